@@ -1,0 +1,74 @@
+/*
+ * worker.h
+ *		What every background worker of imgpipe shares.
+ *
+ * A worker is started by its database's controller, connects as the owner of
+ * what it serves and ends by itself.  Statements of the extension's own
+ * (queue, positions, status) run between internal_begin() and internal_end(),
+ * as the extension's owner with a fixed search_path; all else runs as the
+ * connected role.
+ */
+#ifndef IMGPIPE_WORKER_H
+#define IMGPIPE_WORKER_H
+
+#include "imgpipe.h"
+
+#include "executor/spi.h"
+#include "postmaster/bgworker.h"
+
+/* Travels in bgw_extra: Oids and numbers only. */
+typedef struct WorkerArguments
+{
+	Oid			database;
+	Oid			role;			/* InvalidOid: the bootstrap superuser */
+	int32		object;			/* source_id; unused by processors */
+	int16		slice;			/* this worker's share: slice of n_slices */
+	int16		n_slices;
+	int32		slot;			/* index of its slot in shared memory */
+} WorkerArguments;
+
+typedef struct InternalScope
+{
+	Oid			user;
+	int			security_context;
+	int			guc_nest_level;
+} InternalScope;
+
+/* Signals, connection, identity; first thing in a worker's main function. */
+extern const WorkerArguments *worker_start(void);
+
+/*
+ * A transaction with SPI, a snapshot and its report in pg_stat_activity.
+ * Never left open across a wait.
+ */
+extern void worker_transaction_begin(const char *activity);
+extern void worker_transaction_commit(void);
+extern void worker_transaction_abort(void);
+
+/* False once the extension is gone from this database; inside a transaction. */
+extern bool worker_extension_exists(void);
+
+/* As the extension's owner, search_path = pg_catalog, pg_temp; not nested. */
+extern void internal_begin(InternalScope *scope);
+extern void internal_end(const InternalScope *scope);
+
+/*
+ * Waits on the latch for at most timeout ms, handling interrupts and reloads;
+ * wait_event is one of the WAIT_EVENT_IMGPIPE_... numbers.
+ */
+extern void worker_sleep(long timeout, uint32 wait_event);
+
+/* Registers and starts a dynamic worker; false where no slot was free. */
+extern bool worker_launch(const char *function, const char *type, const char *name,
+						  const WorkerArguments *arguments,
+						  BackgroundWorkerHandle **handle);
+
+/* Wakes this database's controller at commit (or at once outside of one). */
+extern void wake_controller(void);
+
+/* Wait events, named in pg_stat_activity from PostgreSQL 17 on. */
+extern uint32 wait_event_decoder;
+extern uint32 wait_event_kafka;
+extern uint32 wait_event_idle;
+
+#endif							/* IMGPIPE_WORKER_H */
