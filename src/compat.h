@@ -9,6 +9,14 @@
 #error "imgpipe needs PostgreSQL 15 or later"
 #endif
 
+#include "catalog/pg_database.h"
+#include "fmgr.h"
+#include "miscadmin.h"
+#include "storage/latch.h"
+#include "utils/acl.h"
+#include "utils/builtins.h"
+#include "utils/wait_event.h"
+
 /* PostgreSQL 16 gave input functions soft errors. */
 #if PG_VERSION_NUM >= 160000
 #include "nodes/miscnodes.h"
@@ -16,6 +24,18 @@
 #define ereturn(escontext, value, ...) \
 	do { (void) (escontext); ereport(ERROR, __VA_ARGS__); return value; } while (0)
 #endif
+
+/* byteain; false for malformed text where soft errors are known. */
+static inline bool
+bytea_input_safe(char *text, struct Node *escontext, Datum *value)
+{
+#if PG_VERSION_NUM >= 160000
+	return DirectInputFunctionCallSafe(byteain, text, InvalidOid, -1, escontext, value);
+#else
+	*value = DirectFunctionCall1(byteain, CStringGetDatum(text));
+	return true;
+#endif
+}
 
 /* PostgreSQL 17 lets a background worker connect as a role without LOGIN. */
 #if PG_VERSION_NUM >= 170000
@@ -29,6 +49,20 @@
 #define IMGPIPE_WAIT_EVENT(name) WaitEventExtensionNew(name)
 #else
 #define IMGPIPE_WAIT_EVENT(name) PG_WAIT_EXTENSION
+#endif
+
+/* PostgreSQL 17 gives a wait event set a resource owner instead of a context. */
+#if PG_VERSION_NUM >= 170000
+#define create_session_wait_event_set(n) CreateWaitEventSet(NULL, n)
+#else
+#define create_session_wait_event_set(n) CreateWaitEventSet(TopMemoryContext, n)
+#endif
+
+/* PostgreSQL 16 has one ownership check for all kinds of objects. */
+#if PG_VERSION_NUM >= 160000
+#define database_is_owned(database) object_ownercheck(DatabaseRelationId, database, GetUserId())
+#else
+#define database_is_owned(database) pg_database_ownercheck(database, GetUserId())
 #endif
 
 #endif							/* IMGPIPE_COMPAT_H */

@@ -40,7 +40,9 @@ extern bool decoder_process(const Image *image, int n_outputs,
 							const char *const *pipelines, Image **outputs,
 							DecoderFailure *failure);
 
-pg_attribute_noreturn()
-extern void decoder_throw(const DecoderFailure *failure);
+/* What the sandbox refused, as lines of text; see DECODER_SELF_TEST. */
+extern char *decoder_self_test(void);
+
+extern void decoder_throw(const DecoderFailure *failure) pg_attribute_noreturn();
 
 #endif							/* IMGPIPE_DECODER_CLIENT_H */

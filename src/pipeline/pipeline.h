@@ -12,20 +12,24 @@
  *		pipeline  := step { "|" step }
  *		step      := name [ "(" [ argument { "," argument } ] ")" ]
  *		argument  := name "=" value
- *		value     := number | word | "'" text "'"      ('' stands for ')
- * Names and words are case-insensitive.  White space is free.  An encoder may
- * stand only last; where there is none the output keeps the input's format.
+ *		value     := number | word | "#" hexadecimal | "'" text "'"
+ * In text '' stands for '.  Names and words are case-insensitive.  White space
+ * is free.  Numbers keep 15 significant digits.  There is at least one step.
+ * An encoder may stand only last; where there is none the output keeps the
+ * input's format.
  */
 #ifndef IMGPIPE_PIPELINE_H
 #define IMGPIPE_PIPELINE_H
 
+#include <math.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
 #define PIPELINE_MAX_STEPS		32
 #define PIPELINE_MAX_ARGUMENTS	12
-#define PIPELINE_MAX_TEXT		8192	/* longest pipeline, as typed or canonical */
+#define PIPELINE_MAX_TEXT		8192	/* buffer for the longest pipeline, as typed
+										 * or canonical, and its NUL */
 
 typedef enum OperationKind
 {
@@ -39,7 +43,8 @@ typedef enum ArgumentType
 	ARGUMENT_NUMBER,
 	ARGUMENT_WORD,				/* one of a list of words; value.number is its index */
 	ARGUMENT_BOOLEAN,
-	ARGUMENT_COLOR,				/* #rgb, #rrggbb, #rrggbbaa in quotes or a word; value.number is 0xRRGGBBAA */
+	ARGUMENT_COLOR,				/* #rgb, #rrggbb, #rrggbbaa or a word;
+								 * value.number is 0xRRGGBBAA */
 	ARGUMENT_TEXT
 } ArgumentType;
 
@@ -50,16 +55,30 @@ typedef struct ArgumentSpec
 	bool		required;
 	double		minimum;		/* numbers; for text the longest length is maximum */
 	double		maximum;
-	double		fallback;		/* default number, word index, boolean or color */
+	double		fallback;		/* default number, word index, boolean or color,
+								 * or NO_DEFAULT; texts have none */
 	const char *const *words;	/* ARGUMENT_WORD: NULL-terminated */
 	const char *description;
 } ArgumentSpec;
+
+#define NO_DEFAULT	NAN
+
+typedef struct PipelineStep PipelineStep;
+typedef struct PipelineError PipelineError;
+
+/*
+ * What a table cannot say about the arguments of one step together.  Called
+ * with all of them read; fills in the message, detail and hint and returns
+ * false where they do not fit.
+ */
+typedef bool (*OperationCheck) (const PipelineStep *step, PipelineError *error);
 
 typedef struct OperationSpec
 {
 	const char *name;
 	OperationKind kind;
-	const ArgumentSpec *arguments;	/* ended by a NULL name */
+	const ArgumentSpec *arguments;	/* ended by a NULL name; or NULL */
+	OperationCheck check;		/* or NULL */
 	const char *description;
 } OperationSpec;
 
@@ -93,18 +112,75 @@ typedef enum FlipDirection
 	FLIP_HORIZONTAL
 } FlipDirection;
 
+/*
+ * Positions of arguments, for step_number() and step_given(); operations.c
+ * fills its argument tables by these.
+ */
+typedef enum ResizeArgument
+{
+	RESIZE_WIDTH,				/* at least one side; both for cover and fill */
+	RESIZE_HEIGHT,
+	RESIZE_FIT,					/* ResizeFit */
+	RESIZE_ENLARGE				/* boolean, default false: never scale up */
+} ResizeArgument;
+
+typedef enum CropArgument
+{
+	CROP_LEFT,					/* not given: centred */
+	CROP_TOP,					/* not given: centred */
+	CROP_WIDTH,					/* required */
+	CROP_HEIGHT					/* required */
+} CropArgument;
+
+typedef enum RotateArgument
+{
+	ROTATE_ANGLE				/* 90, 180 or 270 degrees clockwise */
+} RotateArgument;
+
+typedef enum FlipArgument
+{
+	FLIP_DIRECTION				/* FlipDirection */
+} FlipArgument;
+
+typedef enum BlurArgument
+{
+	BLUR_SIGMA
+} BlurArgument;
+
+typedef enum SharpenArgument
+{
+	SHARPEN_SIGMA,
+	SHARPEN_FLAT,				/* strength in flat areas, libvips' m1 */
+	SHARPEN_EDGES				/* strength at edges, libvips' m2 */
+} SharpenArgument;
+
+typedef enum JpegArgument
+{
+	JPEG_QUALITY
+} JpegArgument;
+
+typedef enum PngArgument
+{
+	PNG_COMPRESSION
+} PngArgument;
+
+typedef enum WebpArgument
+{
+	WEBP_QUALITY
+} WebpArgument;
+
 typedef struct PipelineValue
 {
-	bool		given;			/* false: number holds the default */
+	bool		given;			/* false: number holds the default, 0 for none */
 	double		number;
 	const char *text;			/* ARGUMENT_TEXT: points into Pipeline.text */
 } PipelineValue;
 
-typedef struct PipelineStep
+struct PipelineStep
 {
 	OperationId operation;
 	PipelineValue values[PIPELINE_MAX_ARGUMENTS];	/* as operations[].arguments */
-} PipelineStep;
+};
 
 typedef struct Pipeline
 {
@@ -114,13 +190,21 @@ typedef struct Pipeline
 	char		text[PIPELINE_MAX_TEXT];	/* the texts of ARGUMENT_TEXT values */
 } Pipeline;
 
-typedef struct PipelineError
+typedef enum PipelineErrorKind
 {
+	PIPELINE_SYNTAX,			/* grammar, names, what must or must not be there */
+	PIPELINE_VALUE,				/* a value of the wrong type or out of range */
+	PIPELINE_LIMIT				/* too long, too many steps */
+} PipelineErrorKind;
+
+struct PipelineError
+{
+	PipelineErrorKind kind;
 	int			position;		/* 1-based character, 0 where it is the whole */
 	char		message[160];	/* lower case, no period */
 	char		detail[256];	/* sentences, or empty */
 	char		hint[256];		/* sentences, or empty */
-} PipelineError;
+};
 
 extern const OperationSpec operations[OPERATION_COUNT];
 
@@ -133,6 +217,11 @@ extern bool pipeline_parse(const char *text, size_t length,
  * NUL-terminated; returns its length, or 0 where size is too small.
  */
 extern size_t pipeline_print(const Pipeline *pipeline, char *text, size_t size);
+
+/* The same of one value. */
+extern size_t pipeline_print_value(const ArgumentSpec *argument,
+								   const PipelineValue *value,
+								   char *text, size_t size);
 
 /* The argument of a step by its position in the operation's table. */
 static inline double

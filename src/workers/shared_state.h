@@ -50,6 +50,7 @@ typedef struct WorkerSlot
 	WorkerState state;
 	TimestampTz since;			/* of the state */
 	TimestampTz started_at;
+	bool		may_end;		/* processor: when idle; else min_processors keeps it */
 	int			failures;		/* in a row, for the back-off */
 	TimestampTz retry_at;
 	bool		stop_requested;
@@ -67,9 +68,11 @@ typedef struct ControllerSlot
 {
 	slock_t		mutex;
 	Oid			database;		/* InvalidOid: free */
-	bool		wanted;			/* somebody asked to look at this database */
+	bool		wanted;			/* there is, or may be, an extension to serve */
+	bool		held;			/* stop_workers(): none until start_workers() */
 	pid_t		pid;			/* 0: none running */
 	Latch	   *latch;			/* valid while pid is set */
+	TimestampTz retry_at;		/* not before, after a failure */
 } ControllerSlot;
 
 typedef struct SharedState
@@ -83,6 +86,19 @@ typedef struct SharedState
 extern SharedState *shared_state;	/* NULL unless preloaded */
 
 extern void shared_state_request(void);
+
+/* This database's controller slot, or NULL; create makes one where there is room. */
+extern ControllerSlot *controller_slot(Oid database, bool create);
+
+/*
+ * Stops the controller and all workers of a database, and keeps them from
+ * coming back until release_workers() or a restart of the server.
+ */
+extern void hold_workers(Oid database);
+extern void release_workers(Oid database);
+
+/* Sets a process's latch; nothing happens where it has just ended. */
+extern void wake_process(pid_t pid);
 
 /* This worker's slot; worker_start() sets it. */
 extern WorkerSlot *my_slot;

@@ -54,7 +54,7 @@ extern void internal_end(const InternalScope *scope);
 
 /*
  * Waits on the latch for at most timeout ms, handling interrupts and reloads;
- * wait_event is one of the WAIT_EVENT_IMGPIPE_... numbers.
+ * wait_event is one of those below.
  */
 extern void worker_sleep(long timeout, uint32 wait_event);
 
@@ -67,8 +67,8 @@ extern bool worker_launch(const char *function, const char *type, const char *na
 extern void wake_controller(void);
 
 /* Wait events, named in pg_stat_activity from PostgreSQL 17 on. */
-extern uint32 wait_event_decoder;
-extern uint32 wait_event_kafka;
-extern uint32 wait_event_idle;
+extern uint32 wait_event_decoder(void);
+extern uint32 wait_event_kafka(void);
+extern uint32 wait_event_idle(void);
 
 #endif							/* IMGPIPE_WORKER_H */

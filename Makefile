@@ -1,0 +1,96 @@
+# imgpipe: `make demo` shows it, `make test` tests it, `make && make install` installs it.
+EXTENSION = imgpipe
+EXTVERSION = 0.1.0
+MODULE_big = imgpipe
+
+# Pure C that the extension and the decoder program share.
+SHARED_SOURCES = src/image/facts.c $(filter-out src/pipeline/pipeline_type.c,$(wildcard src/pipeline/*.c))
+DECODER_SOURCES = src/decoder/main.c src/decoder/sandbox.c $(wildcard src/decoder/codec*.c)
+EXTENSION_SOURCES = $(filter-out $(DECODER_SOURCES),$(wildcard src/*.c src/*/*.c))
+
+OBJS = $(EXTENSION_SOURCES:.c=.o)
+DECODER = imgpipe-decoder
+DECODER_OBJS = $(DECODER_SOURCES:.c=.o) $(SHARED_SOURCES:.c=.program.o)
+
+# In the order in which they depend on each other.
+SQL_PARTS = \
+	src/install.sql \
+	src/image/image.sql \
+	src/pipeline/pipeline.sql \
+	src/decoder/process.sql \
+	src/workers/workers.sql \
+	src/store/store.sql \
+	src/store/partitions.sql \
+	src/store/fence.sql \
+	src/ingest/ingest.sql \
+	src/processing/processing.sql \
+	src/retention/purge.sql \
+	src/analytics/views.sql \
+	src/store/first_partitions.sql
+
+DATA_built = $(EXTENSION)--$(EXTVERSION).sql
+
+# samples makes what the others read.
+REGRESS = samples $(filter-out samples,$(patsubst sql/%.sql,%,$(sort $(wildcard sql/*.sql))))
+REGRESS_OPTS = --inputdir=. --load-extension=imgpipe
+ISOLATION = $(patsubst test/specs/%.spec,%,$(sort $(wildcard test/specs/*.spec)))
+ISOLATION_OPTS = --inputdir=test --load-extension=imgpipe
+
+EXTRA_CLEAN = $(DECODER) $(DECODER_OBJS)
+
+PKG_CONFIG ?= pkg-config
+PG_CPPFLAGS = -Isrc $(shell $(PKG_CONFIG) --cflags rdkafka)
+PG_CFLAGS = -Wall -Wextra -Wno-unused-parameter -Wno-missing-field-initializers -Wno-sign-compare -fvisibility=hidden $(WERROR)
+# PostgreSQL's own flags and headers are gcc's here; clang does not know all of them.
+ifneq (,$(findstring clang,$(CC)))
+PG_CFLAGS += -Wno-ignored-attributes -Wno-unknown-warning-option -Wno-ignored-optimization-argument
+endif
+SHLIB_LINK = $(shell $(PKG_CONFIG) --libs rdkafka)
+
+PG_CONFIG ?= pg_config
+PGXS := $(shell $(PG_CONFIG) --pgxs)
+include $(PGXS)
+
+$(EXTENSION)--$(EXTVERSION).sql: $(SQL_PARTS)
+	cat $(SQL_PARTS) > $@
+
+# The decoder is a program of its own: none of PostgreSQL's headers or flags.
+DECODER_CFLAGS = -O2 -g -std=gnu11 -fPIE -fstack-protector-strong -D_FORTIFY_SOURCE=2 \
+	-Wall -Wextra $(WERROR) -Isrc -D_GNU_SOURCE \
+	$(shell $(PKG_CONFIG) --cflags vips gmodule-2.0)
+DECODER_LIBS = $(shell $(PKG_CONFIG) --libs vips gmodule-2.0) -lm
+ifeq (0,$(shell $(PKG_CONFIG) --exists libseccomp; echo $$?))
+DECODER_CFLAGS += -DHAVE_SECCOMP $(shell $(PKG_CONFIG) --cflags libseccomp)
+DECODER_LIBS += $(shell $(PKG_CONFIG) --libs libseccomp)
+endif
+
+all: $(DECODER)
+
+$(DECODER_SOURCES:.c=.o): %.o: %.c
+	$(CC) $(DECODER_CFLAGS) -c -o $@ $<
+$(SHARED_SOURCES:.c=.program.o): %.program.o: %.c
+	$(CC) $(DECODER_CFLAGS) -c -o $@ $<
+$(OBJS) $(DECODER_OBJS): $(wildcard src/*.h src/*/*.h)
+
+$(DECODER): $(DECODER_OBJS)
+	$(CC) -pie -Wl,-z,relro,-z,now -o $@ $^ $(DECODER_LIBS)
+
+install: install-decoder
+.PHONY: install-decoder uninstall-decoder
+install-decoder: $(DECODER)
+	$(MKDIR_P) '$(DESTDIR)$(pkglibdir)'
+	$(INSTALL_PROGRAM) $(DECODER) '$(DESTDIR)$(pkglibdir)/$(DECODER)'
+
+uninstall: uninstall-decoder
+uninstall-decoder:
+	rm -f '$(DESTDIR)$(pkglibdir)/$(DECODER)'
+
+.PHONY: demo demo-stop test bench
+demo:
+	@test/demo
+demo-stop:
+	@test/demo_stop
+test:
+	@test/run
+bench:
+	@test/bench/run

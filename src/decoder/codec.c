@@ -1,0 +1,426 @@
+/*
+ * codec.c
+ *		Probe and process: the two jobs of the decoder.
+ *
+ * The codec's other files: codec_load.c opens images, codec_operations.c
+ * transforms them, codec_save.c encodes them.
+ */
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE				/* dladdr() */
+#endif
+#include <ctype.h>
+#include <dlfcn.h>
+#include <malloc.h>
+#include <stdarg.h>
+#include <string.h>
+
+#include <gmodule.h>
+
+#include "decoder/codec_internal.h"
+
+#include <vips/vector.h>
+
+/* After larger images than this, freed memory goes back to the system. */
+#define TRIM_PIXELS		(1 << 20)
+
+static void
+discard_log(const gchar *domain, GLogLevelFlags level, const gchar *message,
+			gpointer data)
+{
+	(void) domain;
+	(void) level;
+	(void) message;
+	(void) data;
+}
+
+static GLogWriterOutput
+discard_structured_log(GLogLevelFlags level, const GLogField *fields,
+					   gsize n_fields, gpointer data)
+{
+	(void) level;
+	(void) fields;
+	(void) n_fields;
+	(void) data;
+	return G_LOG_WRITER_HANDLED;
+}
+
+/*
+ * libvips has HEIC and AVIF in a module of their own on most systems.  Where
+ * it is not there, the formats are built in or missing.
+ */
+static void
+load_heif_module(void)
+{
+	Dl_info		info;
+	gchar	   *folder;
+	gchar	   *path;
+
+	if (dladdr((void *) vips_init, &info) == 0)
+		return;
+	folder = g_path_get_dirname(info.dli_fname);
+	path = g_strdup_printf("%s/vips-modules-%d.%d/vips-heif.so", folder,
+						   vips_version(0), vips_version(1));
+	(void) g_module_open(path, G_MODULE_BIND_LOCAL);
+	g_free(path);
+	g_free(folder);
+}
+
+/*
+ * Where libvips was built with orc instead of highway, it writes machine code
+ * at run time.  No memory of this process may be written and executed both.
+ */
+static void
+forbid_run_time_compiler(void)
+{
+#if VIPS_MAJOR_VERSION > 8 || (VIPS_MAJOR_VERSION == 8 && VIPS_MINOR_VERSION >= 15)
+	if (vips_vector_get_builtin_targets() != 0)
+		return;
+#endif
+	vips_vector_set_enabled(FALSE);
+}
+
+bool
+codec_start(char *message, size_t size)
+{
+	VipsImage  *image;
+
+	g_log_set_default_handler(discard_log, NULL);
+	g_log_set_writer_func(discard_structured_log, NULL, NULL);
+
+	/*
+	 * Without modules: ImageMagick, poppler and OpenSlide would be loaded too,
+	 * which takes most of the start and is of no use here.  libvips looks for
+	 * its modules below this folder.
+	 */
+	g_setenv("VIPSHOME", "/nonexistent", TRUE);
+	if (vips_init("imgpipe-decoder") != 0)
+	{
+		g_snprintf(message, size, "could not start libvips: %s", vips_error_buffer());
+		return false;
+	}
+	load_heif_module();
+
+	/*
+	 * Only what this program calls.  Threads cost more than they give where
+	 * each backend and worker has a decoder; no operation is ever repeated.
+	 */
+	vips_block_untrusted_set(TRUE);
+	codec_allow_loaders();
+	codec_allow_savers();
+	vips_concurrency_set(1);
+	vips_cache_set_max(0);
+	vips_cache_set_max_mem(0);
+	vips_cache_set_max_files(0);
+
+	forbid_run_time_compiler();
+
+	/* Opening something, valid or not, makes libheif load its plugins. */
+	if (vips_type_find("VipsOperation", "heifload_buffer") != 0 &&
+		vips_heifload_buffer((void *) "\0\0\0\014ftypavif", 12, &image, NULL) == 0)
+		g_object_unref(image);
+	vips_error_clear();
+	return true;
+}
+
+const char *
+codec_version(void)
+{
+	return vips_version_string();
+}
+
+bool
+codec_fail(DecoderReply *reply, DecoderStatus status, const char *format,...)
+{
+	va_list		arguments;
+
+	reply->status = status;
+	va_start(arguments, format);
+	g_vsnprintf(reply->message, sizeof(reply->message), format, arguments);
+	va_end(arguments);
+	vips_error_clear();
+	return false;
+}
+
+/*
+ * The first line that libvips and its libraries wrote is the one nearest to
+ * the cause: "VipsJpeg: Premature end of input file".  Without the domain,
+ * and with nothing in it that an attacker could have made unprintable.
+ */
+static void
+first_error(char *text, size_t size)
+{
+	const char *start = vips_error_buffer();
+	const char *end;
+	const char *colon;
+	size_t		length;
+	size_t		i;
+
+	while (isspace((unsigned char) *start))
+		start++;
+	end = start + strcspn(start, "\r\n");
+	while ((colon = memchr(start, ':', end - start)) != NULL && colon + 1 < end &&
+		   colon[1] == ' ' && memchr(start, ' ', colon - start) == NULL)
+		start = colon + 2;
+	while (end > start && (isspace((unsigned char) end[-1]) || end[-1] == '.'))
+		end--;
+
+	length = MIN((size_t) (end - start), size - 1);
+	for (i = 0; i < length; i++)
+		text[i] = isprint((unsigned char) start[i]) ? start[i] : '?';
+	text[length] = '\0';
+	if (length > 1 && islower((unsigned char) text[1]))
+		text[0] = tolower((unsigned char) text[0]);
+}
+
+/*
+ * Something in libvips failed.  Its errors have no codes: running out of
+ * memory and what a library was not built for show in the text alone.
+ */
+bool
+codec_fail_libvips(DecoderReply *reply, DecoderStatus status, const char *what)
+{
+	static const char *const memory_signs[] = {
+		"out of memory", "insufficient memory", "cannot allocate", "memory allocation",
+		"not enough memory", "failed to allocate"
+	};
+	static const char *const unsupported_signs[] = {
+		"unsupported", "not supported", "not implemented", "not configured"
+	};
+	const char *format = image_format_name(reply->facts.format);
+	char		text[DECODER_MESSAGE_SIZE / 2];
+	gchar	   *errors = g_ascii_strdown(vips_error_buffer(), -1);
+	size_t		i;
+
+	for (i = 0; i < G_N_ELEMENTS(memory_signs); i++)
+	{
+		if (strstr(errors, memory_signs[i]) != NULL)
+			status = DECODER_OUT_OF_MEMORY;
+	}
+	for (i = 0; i < G_N_ELEMENTS(unsupported_signs) && status == DECODER_CORRUPT; i++)
+	{
+		if (strstr(errors, unsupported_signs[i]) != NULL)
+			status = DECODER_UNSUPPORTED;
+	}
+	g_free(errors);
+	first_error(text, sizeof(text));
+
+	if (status == DECODER_OUT_OF_MEMORY)
+		return codec_fail(reply, status, "%s image needs more memory than the decoder may use", format);
+	if (status == DECODER_UNSUPPORTED)
+		return codec_fail(reply, status, "unsupported kind of %s image: %s", format, text);
+	return codec_fail(reply, status, "%s %s image: %s", what, format,
+					  text[0] != '\0' ? text : "unknown error");
+}
+
+bool
+codec_check_limit(DecoderReply *reply, DecoderLimit limit, uint64_t value,
+				  uint64_t maximum)
+{
+	static const char *const units[] = {
+		[DECODER_LIMIT_PIXELS] = "image has %" G_GUINT64_FORMAT " pixels, over the limit of %" G_GUINT64_FORMAT,
+		[DECODER_LIMIT_PAGES] = "image has %" G_GUINT64_FORMAT " pages, over the limit of %" G_GUINT64_FORMAT,
+		[DECODER_LIMIT_OUTPUT_PIXELS] = "result would have %" G_GUINT64_FORMAT " pixels, over the limit of %" G_GUINT64_FORMAT,
+	};
+
+	if (value <= maximum)
+		return true;
+	reply->limit = limit;
+	reply->value = value;
+	return codec_fail(reply, DECODER_LIMIT, units[limit], value, maximum);
+}
+
+/* Everything that can be known of the input without decoding a pixel. */
+static bool
+read_header(const CodecJob *job, DecoderReply *reply, VipsImage **image)
+{
+	const CodecBytes *input = &job->inputs[0];
+	int			format;
+
+	if (!codec_identify(input, reply))
+		return false;
+
+	format = reply->facts.format;
+	if ((job->request->allowed_formats & (UINT32_C(1) << format)) == 0)
+	{
+		reply->limit = DECODER_LIMIT_FORMAT;
+		reply->value = format;
+		return codec_fail(reply, DECODER_LIMIT, "image format %s is not allowed",
+						  image_format_name(format));
+	}
+
+	if (!codec_open(input, reply, 1, image))
+		return false;
+	codec_read_facts(*image, &reply->facts);
+	if (!codec_check_limits(job->request, reply))
+	{
+		g_clear_object(image);
+		return false;
+	}
+	return true;
+}
+
+void
+codec_probe(const CodecJob *job, DecoderReply *reply)
+{
+	VipsImage  *image = NULL;
+
+	if (read_header(job, reply, &image))
+		g_object_unref(image);
+	vips_error_clear();
+}
+
+/* The facts of an output are what a probe of it would say. */
+static bool
+read_output_facts(const void *bytes, size_t length, DecoderReply *reply,
+				  ImageFacts *facts)
+{
+	CodecBytes	output = {bytes, length};
+	DecoderReply probe = {0};
+	VipsImage  *image;
+
+	if (!codec_identify(&output, &probe) || !codec_open(&output, &probe, 1, &image))
+		return codec_fail(reply, DECODER_FAILED, "could not read back the result");
+	codec_read_facts(image, &probe.facts);
+	g_object_unref(image);
+	*facts = probe.facts;
+	return true;
+}
+
+static bool
+make_output(const CodecJob *job, Canvas *canvas, const Pipeline *pipeline, int number)
+{
+	DecoderReply *reply = canvas->reply;
+	const PipelineStep *encoder = NULL;
+	void	   *bytes;
+	size_t		length;
+	int			i;
+	bool		done;
+
+	for (i = 0; i < pipeline->n_steps; i++)
+	{
+		const PipelineStep *step = &pipeline->steps[i];
+
+		if (operations[step->operation].kind == OPERATION_ENCODER)
+			encoder = step;
+		else if (!codec_transform(canvas, step))
+			return false;
+	}
+	if (!codec_settle(canvas) || !codec_save(canvas, encoder, &bytes, &length))
+		return false;
+
+	done = read_output_facts(bytes, length, reply, &reply->output_facts[number]);
+	if (done && !job->write(bytes, length))
+		done = codec_fail(reply, DECODER_OUT_OF_MEMORY, "no room for the result");
+	g_free(bytes);
+	reply->output_length[number] = length;
+	return done;
+}
+
+/* What the loader may take off the image without any output missing it. */
+static double
+common_shrink(const Pipeline *pipelines, int n_pipelines, int width, int height)
+{
+	double		shrink = G_MAXDOUBLE;
+	int			i;
+
+	for (i = 0; i < n_pipelines; i++)
+		shrink = MIN(shrink, codec_useful_shrink(&pipelines[i].steps[0], width, height));
+	return shrink;
+}
+
+/*
+ * Opens the input for its outputs: one output streams from the loader, several
+ * share one decoded image in memory.
+ */
+static bool
+open_for_outputs(const CodecJob *job, DecoderReply *reply, double shrink,
+				 VipsImage **image)
+{
+	VipsImage  *copy;
+
+	if (shrink > 1)
+	{
+		g_clear_object(image);
+		if (!codec_open(&job->inputs[0], reply, shrink, image))
+			return false;
+	}
+	if (job->request->n_outputs > 1)
+	{
+		copy = vips_image_copy_memory(*image);
+		if (copy == NULL)
+			return codec_fail_libvips(reply, DECODER_CORRUPT, "invalid");
+		g_object_unref(*image);
+		*image = copy;
+	}
+	return true;
+}
+
+static void
+process_all(const CodecJob *job, DecoderReply *reply, const Pipeline *pipelines,
+			VipsImage **image)
+{
+	int			n_outputs = job->request->n_outputs;
+	bool		swapped = reply->facts.orientation >= 5;
+	int			width = swapped ? reply->facts.height : reply->facts.width;
+	int			height = swapped ? reply->facts.width : reply->facts.height;
+	int			i;
+
+	if (!open_for_outputs(job, reply,
+						  common_shrink(pipelines, n_outputs, width, height),
+						  image))
+		return;
+
+	for (i = 0; i < n_outputs; i++)
+	{
+		Canvas		canvas = {
+			.image = g_object_ref(*image),
+			.request = job->request,
+			.reply = reply,
+			.width = width,
+			.height = height,
+			.orientation = reply->facts.orientation,
+			.streaming = n_outputs == 1
+		};
+		bool		done = make_output(job, &canvas, &pipelines[i], i);
+
+		g_object_unref(canvas.image);
+		if (!done)
+		{
+			reply->failed_output = i;
+			return;
+		}
+	}
+	reply->n_outputs = n_outputs;
+}
+
+void
+codec_process(const CodecJob *job, DecoderReply *reply)
+{
+	int			n_outputs = job->request->n_outputs;
+	Pipeline   *pipelines = g_new(Pipeline, n_outputs);
+	PipelineError error;
+	VipsImage  *image = NULL;
+	bool		parsed = true;
+	int			i;
+
+	for (i = 0; i < n_outputs && parsed; i++)
+	{
+		parsed = pipeline_parse(job->pipelines[i].bytes, job->pipelines[i].length,
+								&pipelines[i], &error);
+		if (!parsed)
+		{
+			reply->failed_output = i;
+			codec_fail(reply, DECODER_INVALID_OPERATION, "invalid pipeline: %s",
+					   error.message);
+		}
+	}
+
+	if (parsed && read_header(job, reply, &image))
+		process_all(job, reply, pipelines, &image);
+
+	g_clear_object(&image);
+	g_free(pipelines);
+	vips_error_clear();
+	if ((uint64_t) reply->facts.width * reply->facts.height > TRIM_PIXELS)
+		malloc_trim(0);
+}

@@ -1,0 +1,260 @@
+/*
+ * codec_load.c
+ *		From bytes to a libvips image: identify, open, facts, limits.
+ *
+ * The first bytes name the format and the format names the loader; libvips
+ * never gets to choose one of its rarer loaders for bytes that an attacker
+ * picked.  Opening reads the header only.  All images are opened for
+ * streaming: libvips would decode for random access into a file when the image
+ * is large, and the sandbox has no files.
+ */
+#include <string.h>
+
+#include "decoder/codec_internal.h"
+
+typedef int (*LoadFunction) (void *bytes, size_t length, VipsImage **image,...);
+
+typedef struct Loader
+{
+	LoadFunction load;
+	const char *operation;		/* as libvips calls it */
+	const char *class_name;		/* of the format's loaders */
+} Loader;
+
+static const Loader loaders[] = {
+	[IMAGE_FORMAT_JPEG] = {vips_jpegload_buffer, "jpegload_buffer", "VipsForeignLoadJpeg"},
+	[IMAGE_FORMAT_PNG] = {vips_pngload_buffer, "pngload_buffer", "VipsForeignLoadPng"},
+	[IMAGE_FORMAT_WEBP] = {vips_webpload_buffer, "webpload_buffer", "VipsForeignLoadWebp"},
+	[IMAGE_FORMAT_GIF] = {vips_gifload_buffer, "gifload_buffer", "VipsForeignLoadNsgif"},
+	[IMAGE_FORMAT_TIFF] = {vips_tiffload_buffer, "tiffload_buffer", "VipsForeignLoadTiff"},
+	[IMAGE_FORMAT_HEIC] = {vips_heifload_buffer, "heifload_buffer", "VipsForeignLoadHeif"},
+	[IMAGE_FORMAT_AVIF] = {vips_heifload_buffer, "heifload_buffer", "VipsForeignLoadHeif"}
+};
+
+/* Blocks every loader of libvips but ours. */
+void
+codec_allow_loaders(void)
+{
+	int			format;
+
+	vips_operation_block_set("VipsForeignLoad", TRUE);
+	for (format = IMAGE_FORMAT_JPEG; format <= IMAGE_FORMAT_LAST; format++)
+		vips_operation_block_set(loaders[format].class_name, FALSE);
+}
+
+static bool
+begins_with(const CodecBytes *input, size_t offset, const char *magic, size_t length)
+{
+	return input->length >= offset + length &&
+		memcmp(input->bytes + offset, magic, length) == 0;
+}
+
+/* The formats that begin with an ISO "ftyp" box, by its brands. */
+static ImageFormat
+identify_by_brands(const CodecBytes *input)
+{
+	static const char heic_brands[][5] = {
+		"heic", "heix", "heim", "heis", "hevc", "hevx", "hevm", "hevs"
+	};
+	const unsigned char *size = (const unsigned char *) input->bytes;
+	size_t		end;
+	size_t		offset;
+	size_t		i;
+	bool		generic;
+
+	end = (size_t) size[0] << 24 | size[1] << 16 | size[2] << 8 | size[3];
+	end = MIN(end, input->length);
+	generic = begins_with(input, 8, "mif1", 4) || begins_with(input, 8, "msf1", 4) ||
+		begins_with(input, 8, "miaf", 4);
+
+	/*
+	 * The major brand decides, unless it is one that every kind shares; then
+	 * the first of the compatible brands that means something does.  Between
+	 * the two stands a version number.
+	 */
+	for (offset = 8; offset + 4 <= end; offset += offset == 8 ? 8 : 4)
+	{
+		if (begins_with(input, offset, "avif", 4) || begins_with(input, offset, "avis", 4))
+			return IMAGE_FORMAT_AVIF;
+		for (i = 0; i < G_N_ELEMENTS(heic_brands); i++)
+		{
+			if (begins_with(input, offset, heic_brands[i], 4))
+				return IMAGE_FORMAT_HEIC;
+		}
+		if (!generic)
+			return IMAGE_FORMAT_UNKNOWN;
+	}
+	return generic ? IMAGE_FORMAT_HEIC : IMAGE_FORMAT_UNKNOWN;
+}
+
+/* Sets the format of reply->facts by the input's first bytes. */
+bool
+codec_identify(const CodecBytes *input, DecoderReply *reply)
+{
+	static const struct
+	{
+		ImageFormat format;
+		size_t		length;
+		const char *magic;
+	}			magics[] = {
+		{IMAGE_FORMAT_JPEG, 3, "\xff\xd8\xff"},
+		{IMAGE_FORMAT_PNG, 8, "\x89PNG\r\n\x1a\n"},
+		{IMAGE_FORMAT_GIF, 6, "GIF87a"},
+		{IMAGE_FORMAT_GIF, 6, "GIF89a"},
+		{IMAGE_FORMAT_TIFF, 4, "II*\0"},
+		{IMAGE_FORMAT_TIFF, 4, "MM\0*"},
+		{IMAGE_FORMAT_TIFF, 4, "II+\0"},
+		{IMAGE_FORMAT_TIFF, 4, "MM\0+"}
+	};
+	ImageFormat format = IMAGE_FORMAT_UNKNOWN;
+	size_t		i;
+
+	if (input->length == 0)
+		return codec_fail(reply, DECODER_UNRECOGNIZED, "image is empty");
+
+	for (i = 0; i < G_N_ELEMENTS(magics); i++)
+	{
+		if (begins_with(input, 0, magics[i].magic, magics[i].length))
+			format = magics[i].format;
+	}
+	if (begins_with(input, 0, "RIFF", 4) && begins_with(input, 8, "WEBP", 4))
+		format = IMAGE_FORMAT_WEBP;
+	if (begins_with(input, 4, "ftyp", 4))
+		format = identify_by_brands(input);
+
+	if (format == IMAGE_FORMAT_UNKNOWN)
+		return codec_fail(reply, DECODER_UNRECOGNIZED,
+						  "bytes are not an image of a known format");
+	reply->facts.layout = IMAGE_FACTS_LAYOUT;
+	reply->facts.format = format;
+	return true;
+}
+
+/* libjpeg shrinks by blocks: stay a factor of two above, for quality. */
+static int
+jpeg_shrink(double shrink)
+{
+	if (shrink >= 16)
+		return 8;
+	if (shrink >= 8)
+		return 4;
+	if (shrink >= 4)
+		return 2;
+	return 1;
+}
+
+/*
+ * Opens the identified input.  The loader makes the image smaller by at most
+ * shrink where the format has a cheap way to do so.
+ */
+bool
+codec_open(const CodecBytes *input, DecoderReply *reply, double shrink,
+		   VipsImage **image)
+{
+	const Loader *loader = &loaders[reply->facts.format];
+	void	   *bytes = (void *) input->bytes;
+	int			failed;
+
+	if (vips_type_find("VipsOperation", loader->operation) == 0)
+		return codec_fail(reply, DECODER_UNSUPPORTED,
+						  "libvips on this server cannot read %s images",
+						  image_format_name(reply->facts.format));
+
+	/* By default libvips shows what it can of a damaged file. */
+	if (reply->facts.format == IMAGE_FORMAT_JPEG)
+		failed = loader->load(bytes, input->length, image,
+							  "access", VIPS_ACCESS_SEQUENTIAL,
+							  "fail_on", VIPS_FAIL_ON_ERROR,
+							  "shrink", jpeg_shrink(shrink), NULL);
+	else if (reply->facts.format == IMAGE_FORMAT_WEBP && shrink > 1)
+		failed = loader->load(bytes, input->length, image,
+							  "access", VIPS_ACCESS_SEQUENTIAL,
+							  "fail_on", VIPS_FAIL_ON_ERROR,
+							  "scale", 1 / shrink, NULL);
+	else if (loader->load == vips_heifload_buffer)
+		/* The limits are ours to check, so that they can name the number. */
+		failed = loader->load(bytes, input->length, image,
+							  "access", VIPS_ACCESS_SEQUENTIAL,
+							  "fail_on", VIPS_FAIL_ON_ERROR,
+							  "unlimited", TRUE, NULL);
+	else
+		failed = loader->load(bytes, input->length, image,
+							  "access", VIPS_ACCESS_SEQUENTIAL,
+							  "fail_on", VIPS_FAIL_ON_ERROR, NULL);
+
+	if (failed)
+	{
+		*image = NULL;
+		return codec_fail_libvips(reply, DECODER_CORRUPT, "invalid");
+	}
+	return true;
+}
+
+static ImageColorSpace
+color_space(VipsImage *image)
+{
+	switch (vips_image_get_interpretation(image))
+	{
+		case VIPS_INTERPRETATION_sRGB:
+		case VIPS_INTERPRETATION_RGB:
+		case VIPS_INTERPRETATION_RGB16:
+			return IMAGE_COLOR_SPACE_SRGB;
+		case VIPS_INTERPRETATION_B_W:
+		case VIPS_INTERPRETATION_GREY16:
+			return IMAGE_COLOR_SPACE_GRAY;
+		case VIPS_INTERPRETATION_CMYK:
+			return IMAGE_COLOR_SPACE_CMYK;
+		case VIPS_INTERPRETATION_LAB:
+		case VIPS_INTERPRETATION_LABS:
+		case VIPS_INTERPRETATION_LABQ:
+			return IMAGE_COLOR_SPACE_LAB;
+		default:
+			return IMAGE_COLOR_SPACE_OTHER;
+	}
+}
+
+/* Fills in all but the layout and the format, from an image just opened. */
+void
+codec_read_facts(VipsImage *image, ImageFacts *facts)
+{
+	static const struct
+	{
+		const char *field;
+		uint8_t		flag;
+	}			fields[] = {
+		{VIPS_META_ICC_NAME, IMAGE_HAS_ICC_PROFILE},
+		{VIPS_META_EXIF_NAME, IMAGE_HAS_EXIF},
+		{VIPS_META_XMP_NAME, IMAGE_HAS_XMP},
+		{VIPS_META_IPTC_NAME, IMAGE_HAS_IPTC},
+		{"interlaced", IMAGE_IS_PROGRESSIVE}
+	};
+	size_t		i;
+
+	facts->flags = vips_image_hasalpha(image) ? IMAGE_HAS_ALPHA : 0;
+	for (i = 0; i < G_N_ELEMENTS(fields); i++)
+	{
+		if (vips_image_get_typeof(image, fields[i].field) != 0)
+			facts->flags |= fields[i].flag;
+	}
+	facts->orientation = vips_image_get_orientation(image);
+	facts->bands = MIN(vips_image_get_bands(image), UINT8_MAX);
+	facts->depth = 8 * vips_format_sizeof(vips_image_get_format(image));
+	facts->color_space = color_space(image);
+	facts->width = vips_image_get_width(image);
+	facts->height = vips_image_get_page_height(image);
+	facts->pages = vips_image_get_n_pages(image);
+}
+
+/* Of the facts in the reply, before any pixel is decoded. */
+bool
+codec_check_limits(const DecoderRequest *request, DecoderReply *reply)
+{
+	const ImageFacts *facts = &reply->facts;
+
+	/* Width and height are below 2^24 in libvips: no overflow in 64 bits. */
+	return codec_check_limit(reply, DECODER_LIMIT_PAGES,
+							 facts->pages, request->max_pages) &&
+		codec_check_limit(reply, DECODER_LIMIT_PIXELS,
+						  (uint64_t) facts->width * facts->height * facts->pages,
+						  request->max_pixels);
+}

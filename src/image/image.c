@@ -1,0 +1,200 @@
+/*
+ * image.c
+ *		The image type: input, output, casts and what its header tells.
+ *
+ * A value is made only from bytes that the decoder probed with success, so
+ * whoever holds one can rely on its format and size.  The accessors read the
+ * header alone: storage is external, and a slice of the first bytes costs one
+ * TOAST chunk however large the image is.
+ */
+#include "postgres.h"
+
+#include "access/detoast.h"
+#include "catalog/namespace.h"
+#include "catalog/pg_type.h"
+#include "common/cryptohash.h"
+#include "common/sha2.h"
+#include "decoder/client.h"
+#include "image/image.h"
+#include "imgpipe.h"
+#include "libpq/pqformat.h"
+#include "utils/builtins.h"
+#include "utils/syscache.h"
+
+PG_FUNCTION_INFO_V1(imgpipe_image_in);
+PG_FUNCTION_INFO_V1(imgpipe_image_out);
+PG_FUNCTION_INFO_V1(imgpipe_image_recv);
+PG_FUNCTION_INFO_V1(imgpipe_image_send);
+PG_FUNCTION_INFO_V1(imgpipe_image_from_bytea);
+PG_FUNCTION_INFO_V1(imgpipe_image_to_bytea);
+PG_FUNCTION_INFO_V1(imgpipe_image_format);
+PG_FUNCTION_INFO_V1(imgpipe_image_width);
+PG_FUNCTION_INFO_V1(imgpipe_image_height);
+PG_FUNCTION_INFO_V1(imgpipe_image_bytes);
+PG_FUNCTION_INFO_V1(imgpipe_image_sha256);
+
+Image *
+image_make(const ImageFacts *facts, const char *bytes, Size length)
+{
+	Image	   *image = palloc(IMAGE_HEADER_SIZE + length);
+
+	SET_VARSIZE(image, IMAGE_HEADER_SIZE + length);
+	image->facts = *facts;
+	memcpy(image->bytes, bytes, length);
+	return image;
+}
+
+Oid
+image_type_oid(void)
+{
+	Oid			schema = get_namespace_oid(IMGPIPE_SCHEMA, false);
+
+	return GetSysCacheOid2(TYPENAMENSP, Anum_pg_type_oid,
+						   PointerGetDatum("image"), ObjectIdGetDatum(schema));
+}
+
+static Image *
+image_from_bytes(const char *bytes, Size length)
+{
+	ImageFacts	facts;
+
+	decoder_probe(bytes, length, &facts, NULL);
+	return image_make(&facts, bytes, length);
+}
+
+/*
+ * Text form: as bytea's, "\x" and hex digits (or the old escape format).
+ * Refused bytes are a soft error where PostgreSQL knows those.
+ */
+Datum
+imgpipe_image_in(PG_FUNCTION_ARGS)
+{
+	Datum		value;
+	bytea	   *bytes;
+	ImageFacts	facts;
+	DecoderFailure failure;
+
+	if (!bytea_input_safe(PG_GETARG_CSTRING(0), fcinfo->context, &value))
+		PG_RETURN_NULL();
+	bytes = DatumGetByteaPP(value);
+	if (!decoder_probe(VARDATA_ANY(bytes), VARSIZE_ANY_EXHDR(bytes), &facts, &failure))
+		ereturn(fcinfo->context, (Datum) 0,
+				(errcode(failure.sqlerrcode),
+				 errmsg_internal("%s", failure.message),
+				 failure.detail ? errdetail_internal("%s", failure.detail) : 0,
+				 failure.hint ? errhint("%s", failure.hint) : 0));
+	PG_RETURN_IMAGE_P(image_make(&facts, VARDATA_ANY(bytes), VARSIZE_ANY_EXHDR(bytes)));
+}
+
+Datum
+imgpipe_image_out(PG_FUNCTION_ARGS)
+{
+	Image	   *image = PG_GETARG_IMAGE_P(0);
+	Size		length = IMAGE_LENGTH(image);
+	char	   *text = palloc(length * 2 + 3);
+
+	text[0] = '\\';
+	text[1] = 'x';
+	hex_encode(image->bytes, length, text + 2);
+	text[length * 2 + 2] = '\0';
+	PG_RETURN_CSTRING(text);
+}
+
+/* Binary form: the file's own bytes, both ways. */
+Datum
+imgpipe_image_recv(PG_FUNCTION_ARGS)
+{
+	StringInfo	message = (StringInfo) PG_GETARG_POINTER(0);
+	int			length = message->len - message->cursor;
+
+	PG_RETURN_IMAGE_P(image_from_bytes(pq_getmsgbytes(message, length), length));
+}
+
+static bytea *
+image_file(Image *image)
+{
+	Size		length = IMAGE_LENGTH(image);
+	bytea	   *file = palloc(VARHDRSZ + length);
+
+	SET_VARSIZE(file, VARHDRSZ + length);
+	memcpy(VARDATA(file), image->bytes, length);
+	return file;
+}
+
+Datum
+imgpipe_image_send(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_BYTEA_P(image_file(PG_GETARG_IMAGE_P(0)));
+}
+
+Datum
+imgpipe_image_to_bytea(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_BYTEA_P(image_file(PG_GETARG_IMAGE_P(0)));
+}
+
+Datum
+imgpipe_image_from_bytea(PG_FUNCTION_ARGS)
+{
+	bytea	   *bytes = PG_GETARG_BYTEA_PP(0);
+
+	PG_RETURN_IMAGE_P(image_from_bytes(VARDATA_ANY(bytes), VARSIZE_ANY_EXHDR(bytes)));
+}
+
+Datum
+imgpipe_image_format(PG_FUNCTION_ARGS)
+{
+	Image	   *image = PG_GETARG_IMAGE_HEADER_P(0);
+	const char *name = image_format_name(image->facts.format);
+
+	if (name == NULL)
+		elog(ERROR, "unrecognized image format %d", image->facts.format);
+	PG_RETURN_TEXT_P(cstring_to_text(name));
+}
+
+/* EXIF orientations 5 to 8 stand on their side. */
+static bool
+is_turned(const ImageFacts *facts)
+{
+	return facts->orientation >= 5 && facts->orientation <= 8;
+}
+
+Datum
+imgpipe_image_width(PG_FUNCTION_ARGS)
+{
+	Image	   *image = PG_GETARG_IMAGE_HEADER_P(0);
+
+	PG_RETURN_INT32(is_turned(&image->facts) ? image->facts.height : image->facts.width);
+}
+
+Datum
+imgpipe_image_height(PG_FUNCTION_ARGS)
+{
+	Image	   *image = PG_GETARG_IMAGE_HEADER_P(0);
+
+	PG_RETURN_INT32(is_turned(&image->facts) ? image->facts.width : image->facts.height);
+}
+
+/* Not even the header: the size stands in the TOAST pointer. */
+Datum
+imgpipe_image_bytes(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_INT32(toast_raw_datum_size(PG_GETARG_DATUM(0)) - IMAGE_HEADER_SIZE);
+}
+
+Datum
+imgpipe_image_sha256(PG_FUNCTION_ARGS)
+{
+	Image	   *image = PG_GETARG_IMAGE_P(0);
+	bytea	   *digest = palloc(VARHDRSZ + PG_SHA256_DIGEST_LENGTH);
+	pg_cryptohash_ctx *context = pg_cryptohash_create(PG_SHA256);
+
+	if (pg_cryptohash_init(context) < 0 ||
+		pg_cryptohash_update(context, (uint8 *) image->bytes, IMAGE_LENGTH(image)) < 0 ||
+		pg_cryptohash_final(context, (uint8 *) VARDATA(digest), PG_SHA256_DIGEST_LENGTH) < 0)
+		elog(ERROR, "could not compute SHA-256: %s", pg_cryptohash_error(context));
+	pg_cryptohash_free(context);
+	SET_VARSIZE(digest, VARHDRSZ + PG_SHA256_DIGEST_LENGTH);
+	PG_FREE_IF_COPY(image, 0);
+	PG_RETURN_BYTEA_P(digest);
+}

@@ -1,0 +1,182 @@
+/*
+ * imgpipe.c
+ *		Module entry: settings, shared memory, the launcher's registration.
+ *
+ * Without shared_preload_libraries the library is loaded by the first function
+ * that needs it; then there is no shared memory and there are no workers, and
+ * everything else works.
+ */
+#include "postgres.h"
+
+#include <limits.h>
+
+#include "fmgr.h"
+#include "imgpipe.h"
+#include "miscadmin.h"
+#include "utils/guc.h"
+#include "workers/database_commands.h"
+#include "workers/launcher.h"
+#include "workers/shared_state.h"
+
+PG_MODULE_MAGIC;
+
+int			imgpipe_decoder_memory_limit;
+int			imgpipe_decoder_timeout;
+bool		imgpipe_allow_unsandboxed_decoder;
+int			imgpipe_max_bytes;
+int			imgpipe_max_megapixels;
+int			imgpipe_max_output_megapixels;
+int			imgpipe_max_pages;
+int			imgpipe_retention;
+int			imgpipe_partition_interval;
+int			imgpipe_min_processors;
+int			imgpipe_max_processors;
+int			imgpipe_max_ingest_workers;
+int			imgpipe_task_lease;
+
+bool		imgpipe_preloaded = false;
+
+PGDLLEXPORT void _PG_init(void);
+
+/* Partitions begin on the hour and divide a day, so that they can be read off. */
+static bool
+check_partition_interval(int *minutes, void **extra, GucSource source)
+{
+	if (*minutes % 60 == 0 && 1440 % *minutes == 0)
+		return true;
+	GUC_check_errdetail("A partition must span whole hours that divide a day: 1, 2, 3, 4, 6, 8, 12 or 24 hours.");
+	return false;
+}
+
+static void
+define_decoder_settings(void)
+{
+	DefineCustomIntVariable("imgpipe.decoder_memory_limit",
+							"Memory that one image decoder may allocate.",
+							"A new value holds for decoders that start after it is set.",
+							&imgpipe_decoder_memory_limit,
+							512, 64, 1024 * 1024,
+							PGC_SUSET, GUC_UNIT_MB,
+							NULL, NULL, NULL);
+	DefineCustomIntVariable("imgpipe.decoder_timeout",
+							"Time after which the work on one image is given up and its decoder killed.",
+							NULL,
+							&imgpipe_decoder_timeout,
+							30 * 1000, 100, INT_MAX,
+							PGC_USERSET, GUC_UNIT_MS,
+							NULL, NULL, NULL);
+	DefineCustomBoolVariable("imgpipe.allow_unsandboxed_decoder",
+							 "Lets the image decoder run where the platform has no seccomp.",
+							 "Image codecs parse hostile bytes; without the sandbox a fault in one of them "
+							 "gives an attacker the rights of the server's operating system user.",
+							 &imgpipe_allow_unsandboxed_decoder,
+							 false,
+							 PGC_SUSET, 0,
+							 NULL, NULL, NULL);
+}
+
+static void
+define_limit_settings(void)
+{
+	DefineCustomIntVariable("imgpipe.max_bytes",
+							"Largest image file that is accepted.",
+							NULL,
+							&imgpipe_max_bytes,
+							256 * 1024, 1, 1000 * 1024,
+							PGC_SUSET, GUC_UNIT_KB,
+							NULL, NULL, NULL);
+	DefineCustomIntVariable("imgpipe.max_megapixels",
+							"Most pixels of an image that is accepted, over all of its pages, in millions.",
+							NULL,
+							&imgpipe_max_megapixels,
+							100, 1, 100000,
+							PGC_SUSET, 0,
+							NULL, NULL, NULL);
+	DefineCustomIntVariable("imgpipe.max_output_megapixels",
+							"Most pixels of an image that process_image() makes, over all of its pages, in millions.",
+							NULL,
+							&imgpipe_max_output_megapixels,
+							100, 1, 100000,
+							PGC_SUSET, 0,
+							NULL, NULL, NULL);
+	DefineCustomIntVariable("imgpipe.max_pages",
+							"Most pages or frames of an image that is accepted.",
+							NULL,
+							&imgpipe_max_pages,
+							1000, 1, 100000,
+							PGC_SUSET, 0,
+							NULL, NULL, NULL);
+}
+
+static void
+define_store_settings(void)
+{
+	DefineCustomIntVariable("imgpipe.retention",
+							"How long images and all that belongs to them are kept, where nothing else is said.",
+							NULL,
+							&imgpipe_retention,
+							7 * 24 * 60, 1, 10 * 366 * 24 * 60,
+							PGC_SUSET, GUC_UNIT_MIN,
+							NULL, NULL, NULL);
+	DefineCustomIntVariable("imgpipe.partition_interval",
+							"Span of purge deadlines in one partition.",
+							"Whole hours that divide a day. A new value holds for partitions made after it is set.",
+							&imgpipe_partition_interval,
+							6 * 60, 60, 24 * 60,
+							PGC_SUSET, GUC_UNIT_MIN,
+							check_partition_interval, NULL, NULL);
+}
+
+static void
+define_worker_settings(void)
+{
+	DefineCustomIntVariable("imgpipe.min_processors",
+							"Processor workers that are kept in each database even when there is nothing to do.",
+							NULL,
+							&imgpipe_min_processors,
+							0, 0, 64,
+							PGC_SIGHUP, 0,
+							NULL, NULL, NULL);
+	DefineCustomIntVariable("imgpipe.max_processors",
+							"Most processor workers in each database.",
+							"Each uses one CPU while it works, one of max_worker_processes, and one image decoder.",
+							&imgpipe_max_processors,
+							2, 0, 64,
+							PGC_SIGHUP, 0,
+							NULL, NULL, NULL);
+	DefineCustomIntVariable("imgpipe.max_ingest_workers",
+							"Most ingest workers in each database.",
+							"Each uses one of max_worker_processes, and one image decoder.",
+							&imgpipe_max_ingest_workers,
+							16, 0, 64,
+							PGC_SIGHUP, 0,
+							NULL, NULL, NULL);
+	DefineCustomIntVariable("imgpipe.task_lease",
+							"Time after which a task that a processor worker has taken is given to another one.",
+							NULL,
+							&imgpipe_task_lease,
+							60, 1, 24 * 3600,
+							PGC_SIGHUP, GUC_UNIT_S,
+							NULL, NULL, NULL);
+}
+
+void
+_PG_init(void)
+{
+	define_decoder_settings();
+	define_limit_settings();
+	define_store_settings();
+	define_worker_settings();
+	MarkGUCPrefixReserved("imgpipe");
+
+	if (process_shared_preload_libraries_in_progress)
+	{
+		imgpipe_preloaded = true;
+		if (!IsBinaryUpgrade)
+		{
+			shared_state_request();
+			launcher_register();
+			database_commands_watch();
+		}
+	}
+}

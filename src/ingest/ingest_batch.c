@@ -1,0 +1,379 @@
+/*
+ * ingest_batch.c
+ *		From a batch of messages to rows and new positions.
+ *
+ * Probing happens with no transaction open; then one transaction advances the
+ * positions and inserts, as the source's owner, an image or a dead letter for
+ * each message.
+ *
+ * Only what is a message's own fault makes it a dead letter: bytes that are no
+ * image, and data errors of its row, which are found by halving the batch.
+ * Anything else (a full disk, missing rights, a missing partition, a
+ * serialization failure) is raised, and the batch is tried again later.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "catalog/pg_type.h"
+#include "decoder/client.h"
+#include "image/image.h"
+#include "ingest/ingest.h"
+#include "ingest/ingest_message.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+#include "workers/shared_state.h"
+
+/* A message that the decoder did not survive so many times in a row is to blame. */
+#define PROBE_ATTEMPTS	3
+
+/* The columns that images and dead letters share, and their parameters. */
+#define COMMON_COLUMNS \
+	"image_id, source, source_partition, source_offset, source_key, source_timestamp, headers"
+#define COMMON_VALUES \
+	"CASE WHEN $1 IS NULL THEN imgpipe.new_image_id()" \
+	" ELSE imgpipe.new_image_id(pg_catalog.clock_timestamp() OPERATOR(pg_catalog.+) $1) END," \
+	" $2, $3, $4, $5, $6, $7"
+#define COMMON_TYPES INTERVALOID, TEXTOID, INT4OID, INT8OID, TEXTOID, TIMESTAMPTZOID, JSONBOID
+#define N_COMMON	7
+
+static void
+dead_letter(IngestMessage *message, int sqlerrcode, const char *reason, const char *detail)
+{
+	message->verdict = INGEST_DEAD_LETTER;
+	message->sqlerrcode = sqlerrcode;
+	message->reason = reason;
+	message->detail = detail;
+}
+
+/*
+ * Whether the decoder gives any answer to an image that cannot be at fault, a
+ * GIF of one pixel.
+ */
+static bool
+decoder_answers(DecoderFailure *failure)
+{
+	static const char pixel[] =
+		"GIF89a\x01\x00\x01\x00\x80\x00\x00\x00\x00\x00\xff\xff\xff"
+		"\x2c\x00\x00\x00\x00\x01\x00\x01\x00\x00\x02\x02\x44\x01\x00\x3b";
+	ImageFacts	facts;
+
+	return decoder_probe(pixel, sizeof(pixel) - 1, &facts, failure) ||
+		failure->kind == DECODER_REJECTED;
+}
+
+static bool
+message_probe(IngestMessage *message, char error[KAFKA_ERROR_SIZE])
+{
+	const KafkaMessage *source = &message->message;
+	DecoderFailure failure;
+
+	if (source->value == NULL || source->value_length == 0)
+	{
+		message->attempts = 1;
+		dead_letter(message, ERRCODE_INVALID_BINARY_REPRESENTATION,
+					source->value == NULL ? "message has no value" : "message is empty",
+					source->value == NULL ? "It is a tombstone: a key with a null value." : NULL);
+		return true;
+	}
+	for (;;)
+	{
+		message->attempts++;
+		if (decoder_probe(source->value, source->value_length, &message->facts, &failure))
+		{
+			message->verdict = INGEST_IMAGE;
+			return true;
+		}
+		if (failure.kind != DECODER_REJECTED)
+		{
+			DecoderFailure other;
+
+			/* A decoder that somebody killed, or a moment of overload. */
+			if (message->attempts < PROBE_ATTEMPTS)
+				continue;
+			if (!decoder_answers(&other))
+			{
+				message->attempts = 0;
+				snprintf(error, KAFKA_ERROR_SIZE, "%s", other.message);
+				return false;
+			}
+		}
+		dead_letter(message, failure.sqlerrcode, failure.message, failure.detail);
+		return true;
+	}
+}
+
+bool
+batch_probe(IngestWorker *worker, char error[KAFKA_ERROR_SIZE])
+{
+	IngestBatch *batch = &worker->batch;
+	MemoryContext caller = MemoryContextSwitchTo(batch->context);
+	bool		decided = true;
+	int			i;
+
+	for (i = batch->written; decided && i < batch->n; i++)
+	{
+		if (batch->messages[i].verdict != INGEST_UNDECIDED)
+			continue;
+		ingest_check_stop();
+		decided = message_probe(&batch->messages[i], error);
+	}
+	MemoryContextSwitchTo(caller);
+	return decided;
+}
+
+static void
+set_text(const char *text, int i, Datum *values, char *nulls)
+{
+	nulls[i] = text ? ' ' : 'n';
+	values[i] = text ? CStringGetTextDatum(text) : (Datum) 0;
+}
+
+static void
+common_values(const IngestSource *source, const KafkaMessage *message, Datum *values, char *nulls)
+{
+	TimestampTz timestamp = message_timestamp(message);
+	bool		no_headers;
+
+	memset(nulls, ' ', N_COMMON);
+	nulls[0] = source->retention ? ' ' : 'n';
+	values[0] = IntervalPGetDatum(source->retention);
+	values[1] = CStringGetTextDatum(source->name);
+	values[2] = Int32GetDatum(message->partition);
+	values[3] = Int64GetDatum(message->offset);
+	set_text(message->key ? message_text(message->key, message->key_length) : NULL, 4, values, nulls);
+	values[5] = TimestampTzGetDatum(timestamp);
+	nulls[5] = timestamp == 0 ? 'n' : ' ';
+	values[6] = message_headers(message, &no_headers);
+	nulls[6] = no_headers ? 'n' : ' ';
+}
+
+static void
+insert(SPIPlanPtr *plan, const char *statement, int n_types, Oid *types, Datum *values, const char *nulls)
+{
+	if (*plan == NULL)
+	{
+		*plan = SPI_prepare(statement, n_types, types);
+		if (*plan == NULL || SPI_keepplan(*plan) != 0)
+			elog(ERROR, "could not prepare: %s", statement);
+	}
+	if (SPI_execute_plan(*plan, values, nulls, false, 0) != SPI_OK_INSERT)
+		elog(ERROR, "could not execute: %s", statement);
+}
+
+static void
+insert_image(const IngestSource *source, const IngestMessage *message)
+{
+	static SPIPlanPtr plan = NULL;
+	const KafkaMessage *kafka = &message->message;
+	Oid			types[] = {COMMON_TYPES, image_type_oid(), TEXTOID, TEXTOID};
+	Datum		values[lengthof(types)];
+	char		nulls[lengthof(types)];
+	char	   *uploaded_by = message_header_text(kafka, "uploaded_by");
+
+	common_values(source, kafka, values, nulls);
+	values[N_COMMON] = PointerGetDatum(image_make(&message->facts, kafka->value, kafka->value_length));
+	nulls[N_COMMON] = ' ';
+	set_text(message_header_text(kafka, "batch_id"), N_COMMON + 1, values, nulls);
+	set_text(uploaded_by ? uploaded_by : source->owner_name, N_COMMON + 2, values, nulls);
+	insert(&plan,
+		   "INSERT INTO imgpipe.images (" COMMON_COLUMNS ", content, batch_id, uploaded_by)"
+		   " VALUES (" COMMON_VALUES ", $8, $9, $10)",
+		   lengthof(types), types, values, nulls);
+}
+
+static void
+insert_dead_letter(const IngestSource *source, const IngestMessage *message)
+{
+	static SPIPlanPtr plan = NULL;
+	const KafkaMessage *kafka = &message->message;
+	Oid			types[] = {COMMON_TYPES, BYTEAOID, INT4OID, TEXTOID, TEXTOID, TEXTOID};
+	Datum		values[lengthof(types)];
+	char		nulls[lengthof(types)];
+
+	common_values(source, kafka, values, nulls);
+	values[N_COMMON] = (Datum) 0;
+	nulls[N_COMMON] = 'n';
+	if (kafka->value)
+	{
+		bytea	   *value = palloc(VARHDRSZ + kafka->value_length);
+
+		SET_VARSIZE(value, VARHDRSZ + kafka->value_length);
+		memcpy(VARDATA(value), kafka->value, kafka->value_length);
+		values[N_COMMON] = PointerGetDatum(value);
+		nulls[N_COMMON] = ' ';
+	}
+	values[N_COMMON + 1] = Int32GetDatum(message->attempts);
+	nulls[N_COMMON + 1] = ' ';
+	set_text(unpack_sql_state(message->sqlerrcode), N_COMMON + 2, values, nulls);
+	set_text(message->reason, N_COMMON + 3, values, nulls);
+	set_text(message->detail, N_COMMON + 4, values, nulls);
+	insert(&plan,
+		   "INSERT INTO imgpipe.dead_letters (" COMMON_COLUMNS ", stage, value, attempts, sqlstate, reason, detail)"
+		   " VALUES (" COMMON_VALUES ", 'ingest', $8, $9, $10, $11, $12)",
+		   lengthof(types), types, values, nulls);
+}
+
+/*
+ * Where messages first .. last - 1 take their partitions; with the end of the
+ * batch also over what was read and is no message (control records, compacted
+ * ones).
+ */
+static int
+moves_of(IngestWorker *worker, int first, int last, PositionMove *moves)
+{
+	IngestBatch *batch = &worker->batch;
+	int			n = 0;
+	int			i;
+
+	for (i = 0; i < worker->n_partitions; i++)
+	{
+		moves[i].partition = &worker->partitions[i];
+		moves[i].next_offset = last == batch->n ? worker->partitions[i].fetched_offset : 0;
+		moves[i].last_offset = -1;
+		moves[i].last_timestamp = 0;
+	}
+	for (i = first; i < last; i++)
+	{
+		const KafkaMessage *message = &batch->messages[i].message;
+		PositionMove *move = &moves[partition_find(worker, message->partition) - worker->partitions];
+
+		move->next_offset = Max(move->next_offset, message->offset + 1);
+		move->last_offset = message->offset;
+		move->last_timestamp = message_timestamp(message);
+	}
+	for (i = 0; i < worker->n_partitions; i++)
+		if (moves[i].next_offset > moves[i].partition->next_offset)
+			moves[n++] = moves[i];
+	return n;
+}
+
+static void
+range_committed(IngestWorker *worker, int first, int last, int n_moves, const PositionMove *moves)
+{
+	IngestBatch *batch = &worker->batch;
+	uint64		bytes = 0;
+	uint64		dead_letters = 0;
+	int			i;
+
+	batch->written = last;
+	for (i = 0; i < n_moves; i++)
+	{
+		moves[i].partition->next_offset = moves[i].next_offset;
+		if (moves[i].last_offset < 0)
+			continue;
+		moves[i].partition->last_offset = moves[i].last_offset;
+		moves[i].partition->last_timestamp = moves[i].last_timestamp;
+	}
+	for (i = first; i < last; i++)
+	{
+		bytes += batch->messages[i].message.value_length;
+		dead_letters += batch->messages[i].verdict == INGEST_DEAD_LETTER;
+	}
+	slot_count(last - first, bytes, dead_letters);
+}
+
+/*
+ * A row that its table refuses for what is in it.  A missing partition has the
+ * code of a check constraint, and none to name: that is not the row's fault.
+ */
+static bool
+is_data_error(const ErrorData *error)
+{
+	switch (ERRCODE_TO_CATEGORY(error->sqlerrcode))
+	{
+		case ERRCODE_DATA_EXCEPTION:
+		case ERRCODE_PROGRAM_LIMIT_EXCEEDED:
+			return true;
+		case ERRCODE_INTEGRITY_CONSTRAINT_VIOLATION:
+			return error->sqlerrcode != ERRCODE_CHECK_VIOLATION || error->constraint_name != NULL;
+		default:
+			return false;
+	}
+}
+
+/* One transaction; false with the error where a message's data is at fault. */
+static bool
+range_write(IngestWorker *worker, int first, int last, ErrorData **error)
+{
+	IngestBatch *batch = &worker->batch;
+	MemoryContext caller = MemoryContextSwitchTo(batch->context);
+	PositionMove *moves = palloc(sizeof(PositionMove) * Max(worker->n_partitions, 1));
+	int			n_moves = moves_of(worker, first, last, moves);
+	volatile bool written = false;
+	int			i;
+
+	if (n_moves == 0)
+	{
+		batch->written = last;
+		MemoryContextSwitchTo(caller);
+		return true;
+	}
+	PG_TRY();
+	{
+		worker_transaction_begin("ingesting a batch");
+		positions_advance(worker, n_moves, moves);
+		for (i = first; i < last; i++)
+		{
+			MemoryContext transaction = MemoryContextSwitchTo(worker->row);
+
+			CHECK_FOR_INTERRUPTS();
+			if (batch->messages[i].verdict == INGEST_IMAGE)
+				insert_image(worker->source, &batch->messages[i]);
+			else
+				insert_dead_letter(worker->source, &batch->messages[i]);
+			MemoryContextSwitchTo(transaction);
+			MemoryContextReset(worker->row);
+		}
+		worker_transaction_commit();
+		written = true;
+	}
+	PG_CATCH();
+	{
+		MemoryContextSwitchTo(batch->context);
+		*error = CopyErrorData();
+		FlushErrorState();
+		worker_transaction_abort();
+		MemoryContextReset(worker->row);
+		MemoryContextSwitchTo(caller);
+		if (!is_data_error(*error))
+			ReThrowError(*error);
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(caller);
+	if (written)
+		range_committed(worker, first, last, n_moves, moves);
+	return written;
+}
+
+static void
+range_bisect(IngestWorker *worker, int first, int last)
+{
+	IngestMessage *message = &worker->batch.messages[first];
+	ErrorData  *error;
+	int			middle = first + (last - first) / 2;
+
+	CHECK_FOR_INTERRUPTS();
+	if (range_write(worker, first, last, &error))
+		return;
+	if (last - first > 1)
+	{
+		FreeErrorData(error);
+		range_bisect(worker, first, middle);
+		range_bisect(worker, middle, last);
+		return;
+	}
+	/* A dead letter that cannot be written is no message's fault. */
+	if (message->verdict == INGEST_DEAD_LETTER)
+		ReThrowError(error);
+	dead_letter(message, error->sqlerrcode, error->message, error->detail);
+	if (!range_write(worker, first, last, &error))
+		ReThrowError(error);
+}
+
+void
+batch_write(IngestWorker *worker)
+{
+	range_bisect(worker, worker->batch.written, worker->batch.n);
+}

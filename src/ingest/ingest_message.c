@@ -1,0 +1,149 @@
+/*
+ * ingest_message.c
+ *		A Kafka message as column values.
+ *
+ * Keys and headers are bytes to Kafka.  What is text in this database's
+ * encoding is stored as text, anything else in hexadecimal, so that nothing is
+ * lost and nothing is refused.
+ */
+#include "postgres.h"
+
+#include "common/int.h"
+#include "ingest/ingest.h"
+#include "ingest/ingest_message.h"
+#include "mb/pg_wchar.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/fmgrprotos.h"
+#include "utils/json.h"
+#include "utils/timestamp.h"
+
+typedef struct Header
+{
+	const char *name;
+	const char *value;			/* NULL: null */
+	Size		length;
+	int			position;
+} Header;
+
+static char *
+to_hex(const char *prefix, const char *bytes, Size length)
+{
+	Size		start = strlen(prefix);
+	char	   *text = palloc(start + length * 2 + 1);
+
+	memcpy(text, prefix, start);
+	hex_encode(bytes, length, text + start);
+	text[start + length * 2] = '\0';
+	return text;
+}
+
+static bool
+is_text(const char *bytes, Size length)
+{
+	return pg_verify_mbstr(GetDatabaseEncoding(), bytes, length, true);
+}
+
+char *
+message_text(const char *bytes, Size length)
+{
+	return is_text(bytes, length) ? pnstrdup(bytes, length) : to_hex("\\x", bytes, length);
+}
+
+char *
+message_header_text(const KafkaMessage *message, const char *name)
+{
+	const char *found;
+	const char *value;
+	Size		length;
+	int			i;
+
+	for (i = 0; kafka_message_header(message, i, &found, &value, &length); i++)
+		if (strcmp(found, name) == 0 && value != NULL)
+			return message_text(value, length);
+	return NULL;
+}
+
+static void
+append_value(StringInfo json, const Header *header)
+{
+	if (header->value == NULL)
+		appendStringInfoString(json, "null");
+	else if (is_text(header->value, header->length))
+		escape_json(json, pnstrdup(header->value, header->length));
+	else
+		appendStringInfo(json, "{\"hex\": \"%s\"}", to_hex("", header->value, header->length));
+}
+
+static int
+header_compare(const void *left, const void *right)
+{
+	const Header *a = left;
+	const Header *b = right;
+	int			order = strcmp(a->name, b->name);
+
+	return order != 0 ? order : a->position - b->position;
+}
+
+Datum
+message_headers(const KafkaMessage *message, bool *isnull)
+{
+	StringInfoData json;
+	Header	   *headers;
+	Header		header;
+	int			n = 0;
+	int			i;
+	int			j;
+
+	while (kafka_message_header(message, n, &header.name, &header.value, &header.length))
+		n++;
+	*isnull = n == 0;
+	if (n == 0)
+		return (Datum) 0;
+
+	headers = palloc(mul_size(n, sizeof(Header)));
+	for (i = 0; i < n; i++)
+	{
+		kafka_message_header(message, i, &headers[i].name, &headers[i].value, &headers[i].length);
+		headers[i].position = i;
+	}
+	qsort(headers, n, sizeof(Header), header_compare);
+
+	initStringInfo(&json);
+	for (i = 0; i < n; i = j)
+	{
+		for (j = i + 1; j < n && strcmp(headers[i].name, headers[j].name) == 0; j++)
+			;
+		appendStringInfoChar(&json, i == 0 ? '{' : ',');
+		escape_json(&json, message_text(headers[i].name, strlen(headers[i].name)));
+		appendStringInfoChar(&json, ':');
+		if (j - i == 1)
+			append_value(&json, &headers[i]);
+		else
+		{
+			int			k;
+
+			for (k = i; k < j; k++)
+			{
+				appendStringInfoChar(&json, k == i ? '[' : ',');
+				append_value(&json, &headers[k]);
+			}
+			appendStringInfoChar(&json, ']');
+		}
+	}
+	appendStringInfoChar(&json, '}');
+	return DirectFunctionCall1(jsonb_in, CStringGetDatum(json.data));
+}
+
+TimestampTz
+message_timestamp(const KafkaMessage *message)
+{
+	int64		epoch_difference = INT64CONST(1000) * SECS_PER_DAY * (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE);
+	TimestampTz timestamp;
+
+	if (message->timestamp < 0 ||
+		pg_mul_s64_overflow(message->timestamp - epoch_difference, 1000, &timestamp) ||
+		!IS_VALID_TIMESTAMP(timestamp))
+		return 0;
+	return timestamp;
+}

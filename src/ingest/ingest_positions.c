@@ -1,0 +1,365 @@
+/*
+ * ingest_positions.c
+ *		Where a source's partitions go on: imgpipe.sources and
+ *		imgpipe.ingest_positions.
+ *
+ * Both belong to the extension; all statements here run as its owner.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "catalog/pg_type.h"
+#include "ingest/ingest.h"
+#include "miscadmin.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+/* Longest wait for one answer of a broker, in ms. */
+#define QUESTION_TIMEOUT	1000
+
+static char *
+text_at(int column)
+{
+	return SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, column);
+}
+
+static Datum
+value_at(int row, int column, bool *isnull)
+{
+	return SPI_getbinval(SPI_tuptable->vals[row], SPI_tuptable->tupdesc, column, isnull);
+}
+
+static int32
+integer_at(int column)
+{
+	bool		isnull;
+
+	return DatumGetInt32(value_at(0, column, &isnull));
+}
+
+/* For results that must outlive SPI: a copy in the context. */
+static char *
+text_copy(MemoryContext context, int column)
+{
+	char	   *text = text_at(column);
+
+	return text ? MemoryContextStrdup(context, text) : NULL;
+}
+
+IngestSource *
+source_read(int32 source_id)
+{
+	MemoryContext context = CurrentMemoryContext;
+	IngestSource *source = NULL;
+	InternalScope scope;
+	Oid			type = INT4OID;
+	Datum		value = Int32GetDatum(source_id);
+	Datum		retention;
+	bool		isnull;
+
+	worker_transaction_begin("reading the source");
+	if (!worker_extension_exists())
+	{
+		worker_transaction_commit();
+		MemoryContextSwitchTo(context);
+		return NULL;
+	}
+	internal_begin(&scope);
+
+	/* Row versions stand for whatever of these rows may change. */
+	if (SPI_execute_with_args("SELECT s.name, s.server, s.topic, s.owner::pg_catalog.oid, pg_catalog.pg_get_userbyid(s.owner::pg_catalog.oid),"
+							  " s.retention, s.start_from = 'latest', s.batch_rows, s.batch_bytes, s.linger_ms,"
+							  " COALESCE(pg_catalog.has_server_privilege(s.owner::pg_catalog.oid, f.oid, 'USAGE'), true),"
+							  " COALESCE(s.started_in, ''),"
+							  " pg_catalog.concat_ws('/', s.xmin, f.xmin, (SELECT pg_catalog.string_agg(m.xmin::pg_catalog.text, ',' ORDER BY m.oid)"
+							  "   FROM pg_catalog.pg_user_mapping m WHERE m.umserver = f.oid AND m.umuser IN (s.owner::pg_catalog.oid, 0)))"
+							  " FROM imgpipe.sources s LEFT JOIN pg_catalog.pg_foreign_server f ON f.srvname = s.server"
+							  " WHERE s.source_id = $1 AND s.enabled",
+							  1, &type, &value, NULL, true, 1) != SPI_OK_SELECT)
+		elog(ERROR, "could not read the source");
+	if (SPI_processed == 1)
+	{
+		source = MemoryContextAllocZero(context, sizeof(IngestSource));
+		source->name = text_copy(context, 1);
+		source->server = text_copy(context, 2);
+		source->topic = text_copy(context, 3);
+		source->owner = DatumGetObjectId(value_at(0, 4, &isnull));
+		source->owner_name = text_copy(context, 5);
+		retention = value_at(0, 6, &isnull);
+		if (!isnull)
+		{
+			source->retention = MemoryContextAlloc(context, sizeof(Interval));
+			*source->retention = *DatumGetIntervalP(retention);
+		}
+		source->from_latest = DatumGetBool(value_at(0, 7, &isnull));
+		source->batch_rows = integer_at(8);
+		source->batch_bytes = integer_at(9);
+		source->linger_ms = integer_at(10);
+		source->may_use_server = DatumGetBool(value_at(0, 11, &isnull));
+		source->started_in = text_copy(context, 12);
+		source->version = text_copy(context, 13);
+	}
+	internal_end(&scope);
+	worker_transaction_commit();
+	MemoryContextSwitchTo(context);
+	return source;
+}
+
+/* Which of the topic's partitions have a position. */
+static bool *
+partitions_known(IngestWorker *worker, int n)
+{
+	bool	   *known = palloc0(sizeof(bool) * n);
+	InternalScope scope;
+	Oid			type = INT4OID;
+	Datum		value = Int32GetDatum(worker->arguments->object);
+	MemoryContext context = CurrentMemoryContext;
+	uint64		row;
+
+	worker_transaction_begin("reading positions");
+	internal_begin(&scope);
+	if (SPI_execute_with_args("SELECT p.partition FROM imgpipe.ingest_positions p WHERE p.source_id = $1",
+							  1, &type, &value, NULL, true, 0) != SPI_OK_SELECT)
+		elog(ERROR, "could not read positions");
+	for (row = 0; row < SPI_processed; row++)
+	{
+		bool		isnull;
+		int32		partition = DatumGetInt32(value_at(row, 1, &isnull));
+
+		if (partition < n)
+			known[partition] = true;
+	}
+	internal_end(&scope);
+	worker_transaction_commit();
+	MemoryContextSwitchTo(context);
+	return known;
+}
+
+/*
+ * Whoever comes first writes the positions of the whole topic, under a lock on
+ * the source, where start_from says.  A partition that has none after that is
+ * new, and begins at its beginning: what was sent to it before anybody noticed
+ * is not lost.
+ */
+static void
+positions_insert(IngestWorker *worker, int n, Datum *partitions, Datum *low, Datum *high)
+{
+	Oid			types[] = {INT4OID, INT4ARRAYOID, INT8ARRAYOID, INT8ARRAYOID, BOOLOID};
+	Datum		values[lengthof(types)];
+	InternalScope scope;
+	MemoryContext context = CurrentMemoryContext;
+
+	values[0] = Int32GetDatum(worker->arguments->object);
+	values[1] = PointerGetDatum(construct_array(partitions, n, INT4OID, 4, true, TYPALIGN_INT));
+	values[2] = PointerGetDatum(construct_array(low, n, INT8OID, 8, FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
+	values[3] = PointerGetDatum(construct_array(high, n, INT8OID, 8, FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
+	values[4] = BoolGetDatum(worker->source->from_latest);
+
+	worker_transaction_begin("writing first positions");
+	internal_begin(&scope);
+	if (SPI_execute_with_args("SELECT FROM imgpipe.sources s WHERE s.source_id = $1 FOR UPDATE",
+							  1, types, values, NULL, false, 0) != SPI_OK_SELECT ||
+		SPI_execute_with_args("INSERT INTO imgpipe.ingest_positions (source_id, partition, next_offset, high_watermark)"
+							  " SELECT s.source_id, n.partition, CASE WHEN $5 AND NOT EXISTS"
+							  "   (SELECT FROM imgpipe.ingest_positions p WHERE p.source_id = $1) THEN n.high ELSE n.low END, n.high"
+							  " FROM imgpipe.sources s, pg_catalog.unnest($2, $3, $4) n (partition, low, high)"
+							  " WHERE s.source_id = $1"
+							  " ON CONFLICT DO NOTHING",
+							  lengthof(types), types, values, NULL, false, 0) != SPI_OK_INSERT)
+		elog(ERROR, "could not write first positions");
+	internal_end(&scope);
+	worker_transaction_commit();
+	MemoryContextSwitchTo(context);
+}
+
+/* Into worker->partitions; what is known of a partition already is kept. */
+static void
+positions_read(IngestWorker *worker)
+{
+	InternalScope scope;
+	Oid			types[] = {INT4OID, INT4OID, INT4OID};
+	Datum		values[] = {
+		Int32GetDatum(worker->arguments->object),
+		Int32GetDatum(worker->arguments->n_slices),
+		Int32GetDatum(worker->arguments->slice)
+	};
+	MemoryContext context = CurrentMemoryContext;
+	IngestPartition *partitions;
+	int			n;
+	int			i;
+
+	worker_transaction_begin("reading positions");
+	internal_begin(&scope);
+	if (SPI_execute_with_args("SELECT p.partition, p.next_offset, p.last_offset, p.last_timestamp"
+							  " FROM imgpipe.ingest_positions p"
+							  " WHERE p.source_id = $1 AND p.partition % $2 = $3 ORDER BY p.partition",
+							  lengthof(types), types, values, NULL, true, 0) != SPI_OK_SELECT)
+		elog(ERROR, "could not read positions");
+	n = SPI_processed;
+	partitions = MemoryContextAllocZero(worker->session, sizeof(IngestPartition) * Max(n, 1));
+	for (i = 0; i < n; i++)
+	{
+		IngestPartition *before;
+		bool		isnull;
+
+		partitions[i].partition = DatumGetInt32(value_at(i, 1, &isnull));
+		before = partition_find(worker, partitions[i].partition);
+		if (before)
+		{
+			partitions[i] = *before;
+			continue;
+		}
+		partitions[i].next_offset = DatumGetInt64(value_at(i, 2, &isnull));
+		partitions[i].fetched_offset = partitions[i].next_offset;
+		partitions[i].last_offset = DatumGetInt64(value_at(i, 3, &isnull));
+		if (isnull)
+			partitions[i].last_offset = -1;
+		partitions[i].last_timestamp = DatumGetTimestampTz(value_at(i, 4, &isnull));
+		if (isnull)
+			partitions[i].last_timestamp = 0;
+	}
+	internal_end(&scope);
+	worker_transaction_commit();
+	MemoryContextSwitchTo(context);
+	worker->partitions = partitions;
+	worker->n_partitions = n;
+}
+
+bool
+positions_load(IngestWorker *worker, char error[KAFKA_ERROR_SIZE])
+{
+	KafkaTopic	topic;
+	MemoryContext scratch;
+	MemoryContext caller;
+	bool	   *known;
+	Datum	   *partitions;
+	Datum	   *low;
+	Datum	   *high;
+	int			n = 0;
+	int			i;
+
+	if (!kafka_client_topic(worker->client, QUESTION_TIMEOUT, &topic, error))
+		return false;
+
+	scratch = AllocSetContextCreate(worker->session, "imgpipe first positions", ALLOCSET_SMALL_SIZES);
+	caller = MemoryContextSwitchTo(scratch);
+	known = partitions_known(worker, topic.n_partitions);
+	partitions = palloc(sizeof(Datum) * Max(topic.n_partitions, 1));
+	low = palloc(sizeof(Datum) * Max(topic.n_partitions, 1));
+	high = palloc(sizeof(Datum) * Max(topic.n_partitions, 1));
+	for (i = 0; i < topic.n_partitions; i++)
+	{
+		int64		first;
+		int64		end;
+
+		if (known[i])
+			continue;
+		ingest_check_stop();
+		if (!kafka_client_watermarks(worker->client, i, QUESTION_TIMEOUT, &first, &end, error))
+		{
+			MemoryContextSwitchTo(caller);
+			MemoryContextDelete(scratch);
+			return false;
+		}
+		partitions[n] = Int32GetDatum(i);
+		low[n] = Int64GetDatum(first);
+		high[n] = Int64GetDatum(end);
+		n++;
+	}
+	if (n > 0)
+		positions_insert(worker, n, partitions, low, high);
+	positions_read(worker);
+	worker->n_topic_partitions = topic.n_partitions;
+	MemoryContextSwitchTo(caller);
+	MemoryContextDelete(scratch);
+
+	for (i = 0; i < worker->n_partitions; i++)
+		if (worker->partitions[i].partition >= topic.n_partitions)
+		{
+			worker->partitions[i].blocked = true;
+			snprintf(worker->partitions[i].error, KAFKA_ERROR_SIZE,
+					 "topic \"%s\" has no partition %d any more, which was ingested up to offset " INT64_FORMAT
+					 ": it was made anew",
+					 worker->source->topic, worker->partitions[i].partition,
+					 worker->partitions[i].next_offset);
+		}
+	return true;
+}
+
+IngestPartition *
+partition_find(IngestWorker *worker, int32 partition)
+{
+	int			i;
+
+	for (i = 0; i < worker->n_partitions; i++)
+		if (worker->partitions[i].partition == partition)
+			return &worker->partitions[i];
+	return NULL;
+}
+
+/*
+ * One statement locks the rows, sees whether they are what we think, and
+ * advances them.  Another worker on the same partition, from before a fault or
+ * from a second server on a copied disk, waits for our commit and then finds
+ * nothing to update.
+ */
+void
+positions_advance(IngestWorker *worker, int n, const PositionMove *moves)
+{
+	static SPIPlanPtr plan = NULL;
+	Oid			types[] = {INT4OID, INT4ARRAYOID, INT8ARRAYOID, INT8ARRAYOID, INT8ARRAYOID, INT8ARRAYOID, TIMESTAMPTZARRAYOID};
+	Datum		values[lengthof(types)];
+	Datum	   *columns[lengthof(types)];
+	bool	   *no_timestamp = palloc0(sizeof(bool) * n);
+	InternalScope scope;
+	int			lower_bound = 1;
+	int			i;
+
+	for (i = 1; i < lengthof(types); i++)
+		columns[i] = palloc(sizeof(Datum) * n);
+	for (i = 0; i < n; i++)
+	{
+		columns[1][i] = Int32GetDatum(moves[i].partition->partition);
+		columns[2][i] = Int64GetDatum(moves[i].partition->next_offset);
+		columns[3][i] = Int64GetDatum(moves[i].next_offset);
+		columns[4][i] = Int64GetDatum(Max(moves[i].next_offset,
+										  kafka_client_high_watermark(worker->client, moves[i].partition->partition)));
+		columns[5][i] = Int64GetDatum(moves[i].last_offset);
+		columns[6][i] = TimestampTzGetDatum(moves[i].last_timestamp);
+		no_timestamp[i] = moves[i].last_timestamp == 0;
+	}
+	values[0] = Int32GetDatum(worker->arguments->object);
+	values[1] = PointerGetDatum(construct_array(columns[1], n, INT4OID, 4, true, TYPALIGN_INT));
+	for (i = 2; i < 6; i++)
+		values[i] = PointerGetDatum(construct_array(columns[i], n, INT8OID, 8, FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
+	values[6] = PointerGetDatum(construct_md_array(columns[6], no_timestamp, 1, &n, &lower_bound,
+												   TIMESTAMPTZOID, 8, FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
+
+	internal_begin(&scope);
+	if (plan == NULL)
+	{
+		plan = SPI_prepare("UPDATE imgpipe.ingest_positions p SET next_offset = n.next_offset, high_watermark = n.high_watermark,"
+						   "  last_offset = CASE WHEN n.last_offset >= 0 THEN n.last_offset ELSE p.last_offset END,"
+						   "  last_timestamp = CASE WHEN n.last_offset >= 0 THEN n.last_timestamp ELSE p.last_timestamp END,"
+						   "  updated_at = pg_catalog.clock_timestamp()"
+						   " FROM pg_catalog.unnest($2, $3, $4, $5, $6, $7)"
+						   "  n (partition, expected, next_offset, high_watermark, last_offset, last_timestamp)"
+						   " WHERE p.source_id = $1 AND p.partition = n.partition AND p.next_offset = n.expected",
+						   lengthof(types), types);
+		if (plan == NULL || SPI_keepplan(plan) != 0)
+			elog(ERROR, "could not prepare the statement that advances positions");
+	}
+	if (SPI_execute_plan(plan, values, NULL, false, 0) != SPI_OK_UPDATE)
+		elog(ERROR, "could not advance positions");
+	if (SPI_processed != n)
+	{
+		worker->fenced = true;
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("positions of source \"%s\" were changed by somebody else", worker->source->name),
+				 errdetail("The batch was thrown away; it is read again from where the positions are now.")));
+	}
+	internal_end(&scope);
+}

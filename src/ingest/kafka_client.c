@@ -1,0 +1,491 @@
+/*
+ * kafka_client.c
+ *		All of librdkafka: a consumer for one topic, by assigned partitions.
+ *
+ * The only file that knows the library.  What it guarantees:
+ *
+ * - No callbacks.  Everything arrives as an event on one queue that the
+ *	 process's only PostgreSQL thread polls, so nothing ever unwinds through
+ *	 the library and none of its threads ever runs code of ours.
+ * - No hidden waiting.  The queue writes into a pipe when it fills, and the
+ *	 process waits for that pipe and its latch together.
+ * - No leaks.  Client and messages belong to memory contexts.  A message that
+ *	 was not given back would hang the client's destruction, so batches live in
+ *	 children of the client's context, which go first.
+ * - No positions.  Nothing is committed to Kafka, no group is joined (the
+ *	 library only insists on a name for one), and an offset that does not exist
+ *	 is an event, never a jump.
+ *
+ * A process must not leave by exit() while the library's threads run, because
+ * exit handlers of the libraries that they use run then: delete the context of
+ * the client first (on_proc_exit).
+ */
+#include "postgres.h"
+
+#include <fcntl.h>
+#include <librdkafka/rdkafka.h>
+#include <signal.h>
+#include <unistd.h>
+
+#include "ingest/kafka_client.h"
+#include "miscadmin.h"
+#include "storage/fd.h"
+#include "storage/latch.h"
+#include "utils/memutils.h"
+
+struct KafkaClient
+{
+	MemoryContextCallback callback;
+	rd_kafka_t *handle;
+	rd_kafka_queue_t *queue;	/* all events */
+	rd_kafka_topic_t *topic;
+	int			wake_pipe[2];	/* -1: not open */
+	const char *username;
+	const char *password;
+};
+
+struct KafkaBatch
+{
+	MemoryContextCallback callback;
+	int			n;
+	int			capacity;
+	rd_kafka_event_t *events[FLEXIBLE_ARRAY_MEMBER];
+};
+
+static void
+client_destroy(void *argument)
+{
+	KafkaClient *client = argument;
+	int			i;
+
+	if (client->topic)
+		rd_kafka_topic_destroy(client->topic);
+	if (client->queue)
+	{
+		rd_kafka_queue_io_event_enable(client->queue, -1, NULL, 0);
+		rd_kafka_queue_destroy(client->queue);
+	}
+	/* There is no group to leave, and leaving can take a session timeout. */
+	if (client->handle)
+		rd_kafka_destroy_flags(client->handle, RD_KAFKA_DESTROY_F_NO_CONSUMER_CLOSE);
+	for (i = 0; i < 2; i++)
+	{
+		if (client->wake_pipe[i] < 0)
+			continue;
+		close(client->wake_pipe[i]);
+		ReleaseExternalFD();
+	}
+}
+
+static void
+set_property(rd_kafka_conf_t *conf, const char *name, const char *value, bool secret)
+{
+	char		reason[KAFKA_ERROR_SIZE];
+
+	if (rd_kafka_conf_set(conf, name, value, reason, sizeof(reason)) == RD_KAFKA_CONF_OK)
+		return;
+	rd_kafka_conf_destroy(conf);
+	ereport(ERROR,
+			(errcode(ERRCODE_FDW_UNABLE_TO_ESTABLISH_CONNECTION),
+			 errmsg("Kafka client refused option \"%s\"", name),
+			 secret ? 0 : errdetail("%s.", reason)));
+}
+
+static void
+set_number(rd_kafka_conf_t *conf, const char *name, int64 number)
+{
+	char		value[32];
+
+	snprintf(value, sizeof(value), INT64_FORMAT, number);
+	set_property(conf, name, value, false);
+}
+
+/*
+ * What the queue holds is at most the budget and one answer more; a message
+ * that is larger than an answer may be still comes, alone.
+ */
+static rd_kafka_conf_t *
+client_configuration(const KafkaSetting *settings, int n_settings, const char *group,
+					 Size byte_budget)
+{
+	rd_kafka_conf_t *conf = rd_kafka_conf_new();
+	int64		answer = Max(byte_budget / 2, 1024 * 1024);
+	char		ignored[KAFKA_ERROR_SIZE];
+	int			i;
+
+	/* Preferences, which settings may replace ... */
+	set_property(conf, "client.id", "imgpipe", false);
+	set_property(conf, "socket.keepalive.enable", "true", false);
+	set_number(conf, "reconnect.backoff.max.ms", 2000);
+	set_number(conf, "fetch.wait.max.ms", 250);
+	set_number(conf, "receive.message.max.bytes", 256 * 1024 * 1024);
+	set_number(conf, "fetch.max.bytes", answer);
+	set_number(conf, "fetch.message.max.bytes", answer);
+
+	for (i = 0; i < n_settings; i++)
+		set_property(conf, settings[i].name, settings[i].value, settings[i].secret);
+
+	/* ... and what everything rests on, which they may not. */
+	set_property(conf, "group.id", group, false);
+	set_property(conf, "enable.auto.commit", "false", false);
+	set_property(conf, "enable.auto.offset.store", "false", false);
+	set_property(conf, "auto.offset.reset", "error", false);
+	set_property(conf, "enable.partition.eof", "true", false);
+	set_property(conf, "allow.auto.create.topics", "false", false);
+	set_property(conf, "log.queue", "true", false);
+	set_number(conf, "queued.max.messages.kbytes", Max(byte_budget / 1024, 1024));
+
+	/* Known from librdkafka 2.2 on; see kafka_client_resume() for older ones. */
+	(void) rd_kafka_conf_set(conf, "fetch.queue.backoff.ms", "10", ignored, sizeof(ignored));
+
+	rd_kafka_conf_set_events(conf, RD_KAFKA_EVENT_FETCH | RD_KAFKA_EVENT_ERROR | RD_KAFKA_EVENT_LOG);
+	return conf;
+}
+
+KafkaClient *
+kafka_client_open(const KafkaSetting *settings, int n_settings, const char *topic,
+				  const char *group, Size byte_budget)
+{
+	KafkaClient *client = palloc0(sizeof(KafkaClient));
+	rd_kafka_conf_t *conf;
+	char		reason[KAFKA_ERROR_SIZE];
+	sigset_t	all,
+				before;
+	int			i;
+
+	client->username = client->password = "";
+	for (i = 0; i < n_settings; i++)
+	{
+		if (strcmp(settings[i].name, "sasl.username") == 0)
+			client->username = pstrdup(settings[i].value);
+		if (strcmp(settings[i].name, "sasl.password") == 0)
+			client->password = pstrdup(settings[i].value);
+	}
+
+	/* From here on the context's reset cleans up, however far we come. */
+	client->wake_pipe[0] = client->wake_pipe[1] = -1;
+	client->callback.func = client_destroy;
+	client->callback.arg = client;
+	MemoryContextRegisterResetCallback(CurrentMemoryContext, &client->callback);
+
+	if (pipe2(client->wake_pipe, O_NONBLOCK | O_CLOEXEC) < 0)
+		ereport(ERROR,
+				(errcode_for_file_access(),
+				 errmsg("could not create a pipe: %m")));
+	ReserveExternalFD();
+	ReserveExternalFD();
+
+	conf = client_configuration(settings, n_settings, group, byte_budget);
+
+	/* No thread but ours may take the process's signals. */
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &before);
+	client->handle = rd_kafka_new(RD_KAFKA_CONSUMER, conf, reason, sizeof(reason));
+	pthread_sigmask(SIG_SETMASK, &before, NULL);
+	if (client->handle == NULL)
+	{
+		rd_kafka_conf_destroy(conf);
+		ereport(ERROR,
+				(errcode(ERRCODE_FDW_UNABLE_TO_ESTABLISH_CONNECTION),
+				 errmsg("could not start the Kafka client"),
+				 errdetail("%s.", reason),
+				 errhint("Check the options of the server and of the user mapping.")));
+	}
+
+	/* Errors, logs and messages on one queue. */
+	rd_kafka_poll_set_consumer(client->handle);
+	rd_kafka_set_log_queue(client->handle, NULL);
+	client->queue = rd_kafka_queue_get_consumer(client->handle);
+	rd_kafka_queue_io_event_enable(client->queue, client->wake_pipe[1], "x", 1);
+	client->topic = rd_kafka_topic_new(client->handle, topic, NULL);
+	if (client->topic == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("cannot consume topic \"%s\"", topic),
+				 errdetail("%s.", rd_kafka_err2str(rd_kafka_last_error()))));
+	return client;
+}
+
+void
+kafka_client_assign(KafkaClient *client, int n, const int32 *partitions, const int64 *offsets)
+{
+	rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new(n);
+	rd_kafka_resp_err_t error;
+	int			i;
+
+	for (i = 0; i < n; i++)
+		rd_kafka_topic_partition_list_add(list, rd_kafka_topic_name(client->topic),
+										  partitions[i])->offset = offsets[i];
+	error = rd_kafka_assign(client->handle, list);
+	rd_kafka_topic_partition_list_destroy(list);
+	if (error != RD_KAFKA_RESP_ERR_NO_ERROR)
+		ereport(ERROR,
+				(errcode(ERRCODE_FDW_ERROR),
+				 errmsg("could not assign the partitions of topic \"%s\"",
+						rd_kafka_topic_name(client->topic)),
+				 errdetail("%s.", rd_kafka_err2str(error))));
+}
+
+static void
+batch_release(void *argument)
+{
+	KafkaBatch *batch = argument;
+
+	while (batch->n > 0)
+		kafka_batch_drop_last(batch);
+}
+
+KafkaBatch *
+kafka_batch_create(int n)
+{
+	KafkaBatch *batch = palloc(offsetof(KafkaBatch, events) + mul_size(n, sizeof(batch->events[0])));
+
+	batch->n = 0;
+	batch->capacity = n;
+	batch->callback.func = batch_release;
+	batch->callback.arg = batch;
+	MemoryContextRegisterResetCallback(CurrentMemoryContext, &batch->callback);
+	return batch;
+}
+
+void
+kafka_batch_drop_last(KafkaBatch *batch)
+{
+	Assert(batch->n > 0);
+	rd_kafka_event_destroy(batch->events[--batch->n]);
+}
+
+static Size
+headers_length(const KafkaMessage *message)
+{
+	const char *name;
+	const char *value;
+	Size		length;
+	Size		total = 0;
+	int			i;
+
+	for (i = 0; kafka_message_header(message, i, &name, &value, &length); i++)
+		total += strlen(name) + length;
+	return total;
+}
+
+static void
+read_message(const rd_kafka_message_t *source, KafkaMessage *message)
+{
+	rd_kafka_timestamp_type_t type;
+
+	message->partition = source->partition;
+	message->offset = source->offset;
+	message->timestamp = rd_kafka_message_timestamp(source, &type);
+	if (type == RD_KAFKA_TIMESTAMP_NOT_AVAILABLE)
+		message->timestamp = -1;
+	message->key = source->key;
+	message->key_length = source->key_len;
+	message->value = source->payload;
+	message->value_length = source->len;
+	message->handle = unconstify(rd_kafka_message_t *, source);
+	message->header_length = headers_length(message);
+}
+
+/*
+ * The library says a lot, and what matters comes as an error as well: keep its
+ * own words for those who look for them.
+ */
+static void
+report_log(rd_kafka_event_t *source)
+{
+	const char *facility;
+	const char *text;
+	int			level;
+
+	if (rd_kafka_event_log(source, &facility, &text, &level) == 0)
+		ereport(level <= 2 ? LOG : DEBUG1,
+				(errmsg_internal("librdkafka %s: %s", facility, text)));
+}
+
+static KafkaEventKind
+read_error(rd_kafka_event_t *source, KafkaEvent *event)
+{
+	rd_kafka_topic_partition_t *partition = rd_kafka_event_topic_partition(source);
+	rd_kafka_resp_err_t error = rd_kafka_event_error(source);
+	const char *text = rd_kafka_event_error_string(source);
+
+	event->partition = -1;
+	event->offset = -1;
+	if (partition)
+	{
+		event->partition = partition->partition;
+		event->offset = partition->offset;
+		rd_kafka_topic_partition_destroy(partition);
+	}
+	strlcpy(event->error, text ? text : rd_kafka_err2str(error), sizeof(event->error));
+
+	switch (error)
+	{
+		case RD_KAFKA_RESP_ERR__PARTITION_EOF:
+			return KAFKA_END_OF_PARTITION;
+		case RD_KAFKA_RESP_ERR__AUTO_OFFSET_RESET:
+		case RD_KAFKA_RESP_ERR_OFFSET_OUT_OF_RANGE:
+			return KAFKA_OUT_OF_RANGE;
+		case RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN:
+			return KAFKA_UNREACHABLE;
+
+			/* About the group that we only have a name for. */
+		case RD_KAFKA_RESP_ERR_GROUP_AUTHORIZATION_FAILED:
+		case RD_KAFKA_RESP_ERR_COORDINATOR_NOT_AVAILABLE:
+		case RD_KAFKA_RESP_ERR_COORDINATOR_LOAD_IN_PROGRESS:
+		case RD_KAFKA_RESP_ERR_NOT_COORDINATOR:
+			return KAFKA_NOTHING;
+		default:
+			return event->partition >= 0 ? KAFKA_PARTITION_ERROR : KAFKA_BROKER_ERROR;
+	}
+}
+
+KafkaEventKind
+kafka_client_poll(KafkaClient *client, KafkaBatch *batch, KafkaEvent *event)
+{
+	rd_kafka_event_t *source;
+
+	Assert(batch->n < batch->capacity);
+	while ((source = rd_kafka_queue_poll(client->queue, 0)) != NULL)
+	{
+		KafkaEventKind kind = KAFKA_NOTHING;
+		const rd_kafka_message_t *message;
+
+		switch (rd_kafka_event_type(source))
+		{
+			case RD_KAFKA_EVENT_FETCH:
+				message = rd_kafka_event_message_next(source);
+				if (message == NULL)
+					break;
+				/* The event owns the message's bytes. */
+				batch->events[batch->n++] = source;
+				read_message(message, &event->message);
+				event->partition = event->message.partition;
+				event->offset = event->message.offset;
+				return KAFKA_MESSAGE;
+			case RD_KAFKA_EVENT_ERROR:
+				kind = read_error(source, event);
+				break;
+			case RD_KAFKA_EVENT_LOG:
+				report_log(source);
+				break;
+			default:
+				break;
+		}
+		rd_kafka_event_destroy(source);
+		if (kind != KAFKA_NOTHING)
+			return kind;
+	}
+	return KAFKA_NOTHING;
+}
+
+void
+kafka_client_wait(KafkaClient *client, long timeout, uint32 wait_event)
+{
+	char		wakes[64];
+	int			happened = WaitLatchOrSocket(MyLatch,
+											 WL_LATCH_SET | WL_SOCKET_READABLE | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+											 client->wake_pipe[0], timeout, wait_event);
+
+	if (happened & WL_LATCH_SET)
+		ResetLatch(MyLatch);
+	/* Emptied before the next poll: what comes after that fills it again. */
+	while (read(client->wake_pipe[0], wakes, sizeof(wakes)) > 0)
+		;
+	CHECK_FOR_INTERRUPTS();
+}
+
+/*
+ * Before librdkafka 2.2 a fetcher that found its queue full looks again only
+ * after up to a second, however soon the queue is empty.  This is the one call
+ * of the library's that wakes the fetchers and does nothing else: it sets the
+ * credentials again that are set already.
+ */
+void
+kafka_client_resume(KafkaClient *client)
+{
+	if (rd_kafka_version() < 0x02020000)
+		rd_kafka_error_destroy(rd_kafka_sasl_set_credentials(client->handle, client->username,
+															 client->password));
+}
+
+bool
+kafka_client_topic(KafkaClient *client, int timeout, KafkaTopic *topic,
+				   char error[KAFKA_ERROR_SIZE])
+{
+	const char *name = rd_kafka_topic_name(client->topic);
+	const struct rd_kafka_metadata *metadata;
+	rd_kafka_resp_err_t failure;
+	int			i;
+
+	failure = rd_kafka_metadata(client->handle, 0, client->topic, &metadata, timeout);
+	if (failure != RD_KAFKA_RESP_ERR_NO_ERROR)
+	{
+		snprintf(error, KAFKA_ERROR_SIZE, "no answer from a Kafka broker: %s",
+				 rd_kafka_err2str(failure));
+		return false;
+	}
+	failure = metadata->topic_cnt == 1 ? metadata->topics[0].err : RD_KAFKA_RESP_ERR__UNKNOWN_TOPIC;
+	if (failure == RD_KAFKA_RESP_ERR_NO_ERROR)
+	{
+		topic->n_partitions = metadata->topics[0].partition_cnt;
+		topic->leaderless = -1;
+		for (i = 0; i < topic->n_partitions; i++)
+			if (metadata->topics[0].partitions[i].leader < 0)
+				topic->leaderless = metadata->topics[0].partitions[i].id;
+	}
+	rd_kafka_metadata_destroy(metadata);
+	if (failure != RD_KAFKA_RESP_ERR_NO_ERROR)
+		snprintf(error, KAFKA_ERROR_SIZE, "topic \"%s\" cannot be read: %s", name,
+				 rd_kafka_err2str(failure));
+	return failure == RD_KAFKA_RESP_ERR_NO_ERROR;
+}
+
+bool
+kafka_client_watermarks(KafkaClient *client, int32 partition, int timeout, int64 *low, int64 *high,
+						char error[KAFKA_ERROR_SIZE])
+{
+	const char *name = rd_kafka_topic_name(client->topic);
+	int64_t		first;
+	int64_t		end;
+	rd_kafka_resp_err_t failure = rd_kafka_query_watermark_offsets(client->handle, name, partition,
+																   &first, &end, timeout);
+
+	if (failure != RD_KAFKA_RESP_ERR_NO_ERROR)
+	{
+		snprintf(error, KAFKA_ERROR_SIZE, "no offsets of partition %d of topic \"%s\": %s",
+				 partition, name, rd_kafka_err2str(failure));
+		return false;
+	}
+	*low = first;
+	*high = end;
+	return true;
+}
+
+int64
+kafka_client_high_watermark(KafkaClient *client, int32 partition)
+{
+	int64_t		low;
+	int64_t		high;
+
+	if (rd_kafka_get_watermark_offsets(client->handle, rd_kafka_topic_name(client->topic),
+									   partition, &low, &high) != RD_KAFKA_RESP_ERR_NO_ERROR ||
+		high < 0)
+		return -1;
+	return high;
+}
+
+bool
+kafka_message_header(const KafkaMessage *message, int index, const char **name,
+					 const char **value, Size *length)
+{
+	rd_kafka_headers_t *headers;
+	const void *bytes;
+
+	if (rd_kafka_message_headers(message->handle, &headers) != RD_KAFKA_RESP_ERR_NO_ERROR ||
+		rd_kafka_header_get_all(headers, index, name, &bytes, length) != RD_KAFKA_RESP_ERR_NO_ERROR)
+		return false;
+	*value = bytes;
+	return true;
+}

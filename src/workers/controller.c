@@ -1,0 +1,561 @@
+/*
+ * controller.c
+ *		The controller: one process for each database with imgpipe.
+ *
+ * Every round it makes partitions ahead, drops overdue ones, and sees to it
+ * that the workers run that sources and the queue call for.  It connects as
+ * the bootstrap superuser and therefore runs nothing but the extension's own
+ * statements, as the extension's owner.  A duty that fails is reported and
+ * tried again in the next round, and does not keep the others from being done.
+ */
+#include "postgres.h"
+
+#include <signal.h>
+
+#include "access/xact.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "postmaster/interrupt.h"
+#include "storage/ipc.h"
+#include "tcop/tcopprot.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+#include "workers/shared_state.h"
+#include "workers/worker.h"
+
+/* All in ms. */
+#define BUSY_ROUND			1000	/* between rounds while there is work to look after */
+#define IDLE_ROUND			30000
+#define SHORTEST_ROUND		50		/* however often it is woken */
+#define STORE_ROUND			10000	/* between looks at partitions */
+#define START_GRACE			30000	/* for a worker to come up */
+#define STOP_GRACE			10000	/* for a worker to end by itself */
+
+/* One more processor worker for so many due tasks. */
+#define TASKS_PER_PROCESSOR	8
+#define TASKS_COUNTED		2000
+
+typedef void (*Duty) (void);
+
+PGDLLEXPORT void imgpipe_controller_main(Datum argument);
+
+static ControllerSlot *controller;
+static BackgroundWorkerHandle *handles[IMGPIPE_MAX_WORKERS];
+static bool installed;			/* the row of imgpipe.installation is there */
+static bool busy;				/* sources or processors are on */
+
+/* False where the database has a controller already. */
+static bool
+take_controller(void)
+{
+	bool		taken;
+
+	SpinLockAcquire(&controller->mutex);
+	taken = controller->pid == 0;
+	if (taken)
+	{
+		controller->pid = MyProcPid;
+		controller->latch = MyLatch;
+	}
+	SpinLockRelease(&controller->mutex);
+	return taken;
+}
+
+static void
+leave_controller(int code, Datum argument)
+{
+	SpinLockAcquire(&controller->mutex);
+	controller->pid = 0;
+	controller->latch = NULL;
+	if (code != 0)
+		controller->retry_at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), 5000);
+	SpinLockRelease(&controller->mutex);
+}
+
+/* A statement of our own; the result is in SPI_tuptable. */
+static void
+run(const char *statement, int expected)
+{
+	int			result = SPI_execute(statement, false, 0);
+
+	if (result != expected)
+		elog(ERROR, "unexpected result %d of: %s", result, statement);
+}
+
+static int64
+number_at(uint64 row, int column)
+{
+	bool		isnull;
+	Datum		value = SPI_getbinval(SPI_tuptable->vals[row], SPI_tuptable->tupdesc, column, &isnull);
+
+	return isnull ? 0 : DatumGetInt64(value);
+}
+
+/* One duty in a transaction of its own; false where it failed. */
+static bool
+do_duty(Duty duty, const char *activity)
+{
+	MemoryContext context = CurrentMemoryContext;
+	InternalScope scope;
+	volatile bool done = false;
+
+	PG_TRY();
+	{
+		worker_transaction_begin(activity);
+		internal_begin(&scope);
+		duty();
+		internal_end(&scope);
+		worker_transaction_commit();
+		done = true;
+	}
+	PG_CATCH();
+	{
+		ErrorData  *error;
+
+		MemoryContextSwitchTo(context);
+		error = CopyErrorData();
+		FlushErrorState();
+		worker_transaction_abort();
+		if (error->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE)
+			ereport(DEBUG1, (errmsg_internal("imgpipe: %s: %s", activity, error->message)));
+		else
+			ereport(LOG,
+					(errcode(error->sqlerrcode),
+					 errmsg("imgpipe: %s failed: %s", activity, error->message),
+					 error->detail ? errdetail_internal("%s", error->detail) : 0,
+					 error->hint ? errhint("%s", error->hint) : 0,
+					 error->context ? errcontext("%s", error->context) : 0));
+		FreeErrorData(error);
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(context);
+	CHECK_FOR_INTERRUPTS();
+	return done;
+}
+
+static void
+look_at_installation(void)
+{
+	run("SELECT 1 FROM imgpipe.installation", SPI_OK_SELECT);
+	installed = SPI_processed > 0;
+}
+
+static int64 partitions_made;
+
+static void
+make_partitions(void)
+{
+	run("SELECT imgpipe.create_partitions(max_new => 16)::bigint", SPI_OK_SELECT);
+	partitions_made = number_at(0, 1);
+}
+
+static bool partition_purged;
+
+static void
+purge_partition(void)
+{
+	run("SELECT imgpipe.purge_next_partition()::integer::bigint", SPI_OK_SELECT);
+	partition_purged = number_at(0, 1) != 0;
+}
+
+static void
+look_after_store(void)
+{
+	do
+		partitions_made = 0;
+	while (do_duty(make_partitions, "making partitions") && partitions_made > 0);
+	do
+		partition_purged = false;
+	while (do_duty(purge_partition, "purging overdue images") && partition_purged);
+}
+
+/*
+ * Slots.  A worker sets its pid when it comes up and clears it when it ends;
+ * in between start and that, the handle tells whether it still may.
+ */
+
+static bool
+slot_is_alive(int index)
+{
+	WorkerSlot *slot = &shared_state->workers[index];
+	pid_t		pid;
+	bool		starting;
+	TimestampTz since;
+
+	SpinLockAcquire(&slot->mutex);
+	pid = slot->pid;
+	starting = slot->state == WORKER_STARTING;
+	since = slot->since;
+	SpinLockRelease(&slot->mutex);
+	if (pid != 0)
+		return true;
+	if (!starting)
+		return false;
+	if (handles[index] != NULL && GetBackgroundWorkerPid(handles[index], &pid) == BGWH_STOPPED)
+		return false;
+	return !TimestampDifferenceExceeds(since, GetCurrentTimestamp(), START_GRACE);
+}
+
+static bool
+slot_is(const WorkerSlot *slot, WorkerKind kind)
+{
+	return slot->kind == kind && slot->database == MyDatabaseId;
+}
+
+/* Takes slot index, or the first free one where index is -1, and starts its worker. */
+static void
+start_worker(int index, WorkerKind kind, Oid role, int32 object, int16 slice, int16 n_slices)
+{
+	WorkerArguments arguments = {MyDatabaseId, role, object, slice, n_slices, index};
+	char		name[BGW_MAXLEN];
+	WorkerSlot *slot;
+	bool		launched;
+	int			i;
+
+	for (i = 0; index < 0 && i < IMGPIPE_MAX_WORKERS; i++)
+	{
+		slot = &shared_state->workers[i];
+		SpinLockAcquire(&slot->mutex);
+		if (slot->kind == WORKER_NONE)
+		{
+			memset(&slot->kind, 0, sizeof(*slot) - offsetof(WorkerSlot, kind));
+			slot->kind = kind;
+			slot->database = MyDatabaseId;
+			slot->lag = -1;
+			index = i;
+		}
+		SpinLockRelease(&slot->mutex);
+	}
+	if (index < 0)
+	{
+		ereport(LOG,
+				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+				 errmsg("imgpipe cannot run more than %d workers", IMGPIPE_MAX_WORKERS)));
+		return;
+	}
+	slot = &shared_state->workers[index];
+	SpinLockAcquire(&slot->mutex);
+	slot->role = role;
+	slot->object = object;
+	slot->slice = slice;
+	slot->n_slices = n_slices;
+	slot->stop_requested = false;
+	slot->may_end = true;
+	slot->state = WORKER_STARTING;
+	slot->since = GetCurrentTimestamp();
+	SpinLockRelease(&slot->mutex);
+
+	arguments.slot = index;
+	if (handles[index] != NULL)
+		pfree(handles[index]);
+	handles[index] = NULL;
+	if (kind == WORKER_INGEST)
+	{
+		snprintf(name, sizeof(name), "imgpipe ingest source %d slice %d of %d", object, slice, n_slices);
+		launched = worker_launch("imgpipe_ingest_main", "imgpipe ingest", name, &arguments, &handles[index]);
+	}
+	else
+	{
+		snprintf(name, sizeof(name), "imgpipe processor of role %u", role);
+		launched = worker_launch("imgpipe_processor_main", "imgpipe processor", name, &arguments, &handles[index]);
+	}
+	if (launched)
+		return;
+	handles[index] = NULL;
+	SpinLockAcquire(&slot->mutex);
+	slot->state = WORKER_FAILED;
+	slot->retry_at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), 5000);
+	slot->last_error_at = GetCurrentTimestamp();
+	strlcpy(slot->last_error, "no background worker is free: raise max_worker_processes", IMGPIPE_ERROR_SIZE);
+	SpinLockRelease(&slot->mutex);
+}
+
+/* Asks a worker to end; one that has not within STOP_GRACE is terminated. */
+static void
+stop_worker(int index)
+{
+	WorkerSlot *slot = &shared_state->workers[index];
+	TimestampTz now = GetCurrentTimestamp();
+	pid_t		pid;
+	bool		terminate;
+
+	SpinLockAcquire(&slot->mutex);
+	pid = slot->pid;
+	if (!slot->stop_requested)
+	{
+		slot->stop_requested = true;
+		slot->retry_at = TimestampTzPlusMilliseconds(now, STOP_GRACE);
+	}
+	terminate = now > slot->retry_at;
+	SpinLockRelease(&slot->mutex);
+	if (pid != 0 && terminate)
+		kill(pid, SIGTERM);
+	else
+		wake_process(pid);
+}
+
+/* A slot whose source is gone, or whose worker ended, is free for others. */
+static void
+free_slot(int index)
+{
+	SpinLockAcquire(&shared_state->workers[index].mutex);
+	shared_state->workers[index].kind = WORKER_NONE;
+	SpinLockRelease(&shared_state->workers[index].mutex);
+}
+
+static bool
+may_retry(const WorkerSlot *slot)
+{
+	return slot->state != WORKER_FAILED || slot->retry_at <= GetCurrentTimestamp();
+}
+
+/* The row of look_after_sources() with this source, or -1. */
+static int
+source_row(int32 source)
+{
+	uint64		row;
+
+	for (row = 0; row < SPI_processed; row++)
+		if (number_at(row, 1) == source)
+			return row;
+	return -1;
+}
+
+/* The slot of a source's slice, or -1. */
+static int
+ingest_slot(int32 source, int16 slice)
+{
+	int			i;
+
+	for (i = 0; i < IMGPIPE_MAX_WORKERS; i++)
+	{
+		WorkerSlot *slot = &shared_state->workers[i];
+
+		if (slot_is(slot, WORKER_INGEST) && slot->object == source && slot->slice == slice)
+			return i;
+	}
+	return -1;
+}
+
+/*
+ * Ingest: one worker for each slice of each source that is on.  A worker whose
+ * source is off, gone, or has another owner or parallelism now is stopped.  The
+ * slot of a source that is off stays, for source_status.
+ */
+static void
+look_after_sources(void)
+{
+	int			running = 0;
+	uint64		row;
+	int			i;
+
+	run("SELECT source_id::bigint, owner::oid::bigint, CASE WHEN enabled THEN parallelism ELSE 0 END::bigint"
+		" FROM imgpipe.sources ORDER BY source_id", SPI_OK_SELECT);
+
+	for (i = 0; i < IMGPIPE_MAX_WORKERS; i++)
+	{
+		WorkerSlot *slot = &shared_state->workers[i];
+		int			source;
+		int			parallelism;
+
+		if (!slot_is(slot, WORKER_INGEST))
+			continue;
+		source = source_row(slot->object);
+		parallelism = source < 0 ? 0 : number_at(source, 3);
+		if (parallelism == slot->n_slices && number_at(source, 2) == slot->role)
+			running += slot_is_alive(i) ? 1 : 0;
+		else if (slot_is_alive(i))
+			stop_worker(i);
+		else if (source < 0 || parallelism > 0)
+			free_slot(i);
+	}
+
+	for (row = 0; row < SPI_processed; row++)
+	{
+		int			n_slices = number_at(row, 3);
+		int			slice;
+
+		busy |= n_slices > 0;
+		for (slice = 0; slice < n_slices; slice++)
+		{
+			int			index = ingest_slot(number_at(row, 1), slice);
+
+			if (index >= 0 &&
+				(slot_is_alive(index) || !may_retry(&shared_state->workers[index])))
+				continue;
+			if (running >= imgpipe_max_ingest_workers)
+			{
+				ereport(LOG,
+						(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+						 errmsg("imgpipe could not start an ingest worker: imgpipe.max_ingest_workers (%d) are running",
+								imgpipe_max_ingest_workers)));
+				return;
+			}
+			start_worker(index, WORKER_INGEST, number_at(row, 2), number_at(row, 1), slice, n_slices);
+			running++;
+		}
+	}
+}
+
+/*
+ * Processing: as many workers for each owner of processors as its due tasks
+ * call for, imgpipe.max_processors in all.  Workers end by themselves when
+ * they are idle, but for imgpipe.min_processors of them.
+ */
+static void
+look_after_processors(void)
+{
+	int			alive = 0;
+	int			kept = 0;
+	uint64		row;
+	int			i;
+
+	run("SELECT p.owner::oid::bigint, pg_catalog.count(t.processor_id)"
+		" FROM imgpipe.processors p LEFT JOIN (SELECT q.processor_id FROM imgpipe.tasks q"
+		"   WHERE q.available_at <= pg_catalog.clock_timestamp() LIMIT " CppAsString2(TASKS_COUNTED) ") t"
+		"   ON t.processor_id = p.processor_id"
+		" WHERE p.enabled GROUP BY p.owner ORDER BY 2 DESC, 1", SPI_OK_SELECT);
+	busy |= SPI_processed > 0;
+
+	for (i = 0; i < IMGPIPE_MAX_WORKERS; i++)
+		if (slot_is(&shared_state->workers[i], WORKER_PROCESSOR) && slot_is_alive(i))
+			alive++;
+
+	for (row = 0; row < SPI_processed; row++)
+	{
+		Oid			owner = number_at(row, 1);
+		int64		due = number_at(row, 2);
+		int			wanted = (due + TASKS_PER_PROCESSOR - 1) / TASKS_PER_PROCESSOR;
+		int			mine = 0;
+		bool		failing = false;
+
+		for (i = 0; i < IMGPIPE_MAX_WORKERS; i++)
+		{
+			WorkerSlot *slot = &shared_state->workers[i];
+
+			if (!slot_is(slot, WORKER_PROCESSOR) || slot->role != owner)
+				continue;
+			if (!slot_is_alive(i))
+			{
+				/* One that failed is started again after its back-off. */
+				if (may_retry(slot))
+					free_slot(i);
+				else
+					failing = true;
+				continue;
+			}
+			mine++;
+			slot->may_end = kept++ >= imgpipe_min_processors;
+			if (due > 0)
+				wake_process(slot->pid);
+		}
+		while (!failing && alive < imgpipe_max_processors &&
+			   (mine < wanted || kept < imgpipe_min_processors))
+		{
+			start_worker(-1, WORKER_PROCESSOR, owner, 0, 0, 0);
+			mine++;
+			kept++;
+			alive++;
+		}
+	}
+}
+
+/* The extension was dropped: nobody is left to serve. */
+static void
+stop_all_workers(void)
+{
+	int			i;
+
+	for (i = 0; i < IMGPIPE_MAX_WORKERS; i++)
+	{
+		WorkerSlot *slot = &shared_state->workers[i];
+		pid_t		pid = 0;
+
+		SpinLockAcquire(&slot->mutex);
+		if (slot->kind != WORKER_NONE && slot->database == MyDatabaseId)
+		{
+			pid = slot->pid;
+			slot->stop_requested = true;
+			slot->kind = WORKER_NONE;
+		}
+		SpinLockRelease(&slot->mutex);
+		if (pid != 0)
+			kill(pid, SIGTERM);
+	}
+}
+
+static void
+set_wanted(bool wanted)
+{
+	SpinLockAcquire(&controller->mutex);
+	controller->wanted = wanted;
+	SpinLockRelease(&controller->mutex);
+}
+
+static bool
+extension_is_there(void)
+{
+	bool		there;
+
+	worker_transaction_begin("looking for the extension");
+	there = worker_extension_exists();
+	worker_transaction_commit();
+	return there;
+}
+
+void
+imgpipe_controller_main(Datum argument)
+{
+	WorkerArguments arguments;
+	TimestampTz last_store_round = 0;
+
+	memcpy(&arguments, MyBgworkerEntry->bgw_extra, sizeof(arguments));
+	controller = &shared_state->controllers[arguments.slot];
+	pqsignal(SIGTERM, die);
+	pqsignal(SIGHUP, SignalHandlerForConfigReload);
+
+	if (!take_controller())
+		proc_exit(0);
+	before_shmem_exit(leave_controller, (Datum) 0);
+
+	BackgroundWorkerUnblockSignals();
+	BackgroundWorkerInitializeConnectionByOid(arguments.database, InvalidOid, 0);
+	CurrentMemoryContext = AllocSetContextCreate(TopMemoryContext, "imgpipe controller",
+												 ALLOCSET_DEFAULT_SIZES);
+
+	for (;;)
+	{
+		TimestampTz started = GetCurrentTimestamp();
+		long		rest;
+
+		/* A CREATE EXTENSION from here on makes it wanted again. */
+		set_wanted(false);
+		if (!extension_is_there())
+		{
+			stop_all_workers();
+			proc_exit(0);
+		}
+		set_wanted(true);
+
+		busy = false;
+		if (!installed)
+			do_duty(look_at_installation, "looking at the installation");
+		if (installed)
+		{
+			if (TimestampDifferenceExceeds(last_store_round, started, STORE_ROUND))
+			{
+				look_after_store();
+				last_store_round = started;
+			}
+			do_duty(look_after_sources, "looking after sources");
+			do_duty(look_after_processors, "looking after processors");
+		}
+
+		/* However often it is woken, it shall not turn into a load itself. */
+		rest = SHORTEST_ROUND - TimestampDifferenceMilliseconds(started, GetCurrentTimestamp());
+		if (rest > 0)
+			WaitLatch(NULL, WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, rest, wait_event_idle());
+		worker_sleep(busy || !installed ? BUSY_ROUND : IDLE_ROUND, wait_event_idle());
+	}
+}
