@@ -40,12 +40,12 @@ EXTRA_CLEAN = $(DECODER) $(DECODER_OBJS)
 
 PKG_CONFIG ?= pkg-config
 PG_CPPFLAGS = -Isrc $(shell $(PKG_CONFIG) --cflags rdkafka)
-PG_CFLAGS = -Wall -Wextra -Wno-unused-parameter -Wno-missing-field-initializers -Wno-sign-compare -fvisibility=hidden $(WERROR)
+PG_CFLAGS = -Wall -Wextra -Wno-unused-parameter -Wno-missing-field-initializers -Wno-sign-compare $(WERROR)
 # PostgreSQL's own flags and headers are gcc's here; clang does not know all of them.
 ifneq (,$(findstring clang,$(CC)))
 PG_CFLAGS += -Wno-ignored-attributes -Wno-unknown-warning-option -Wno-ignored-optimization-argument
 endif
-SHLIB_LINK = $(shell $(PKG_CONFIG) --libs rdkafka)
+SHLIB_LINK = -Wl,--version-script=src/exports.map $(shell $(PKG_CONFIG) --libs rdkafka)
 
 PG_CONFIG ?= pg_config
 PGXS := $(shell $(PG_CONFIG) --pgxs)
@@ -70,7 +70,7 @@ $(DECODER_SOURCES:.c=.o): %.o: %.c
 	$(CC) $(DECODER_CFLAGS) -c -o $@ $<
 $(SHARED_SOURCES:.c=.program.o): %.program.o: %.c
 	$(CC) $(DECODER_CFLAGS) -c -o $@ $<
-$(OBJS) $(DECODER_OBJS): $(wildcard src/*.h src/*/*.h)
+$(OBJS) $(DECODER_OBJS): Makefile $(wildcard src/*.h src/*/*.h)
 
 $(DECODER): $(DECODER_OBJS)
 	$(CC) -pie -Wl,-z,relro,-z,now -o $@ $^ $(DECODER_LIBS)

@@ -27,21 +27,26 @@ SELECT name, encoder, image_format(process_image(file::image, encoder::pipeline)
 	ORDER BY name COLLATE "C", encoder COLLATE "C";
 
 -- a good header with a bad rest is an error of the call, and the session goes on
-SELECT image_format(file::image) FROM samples WHERE name = 'truncated jpeg';
-\set VERBOSITY sqlstate
-SELECT process_image(file::image, 'resize(width=6) | png') FROM samples WHERE name = 'truncated jpeg';
-\set VERBOSITY default
+CREATE TABLE damaged (content image);
+INSERT INTO damaged SELECT substr(large::bytea, 1, image_bytes(large) / 2)
+	FROM samples, process_image(file::image, 'resize(width=1200, enlarge=true) | jpeg(quality=100)') large WHERE name = 'jpeg';
+SELECT image_format(content), image_width(content) FROM damaged;
+SELECT process_image(content, 'resize(width=600) | png') FROM damaged;
 SELECT image_width(process_image(file::image, 'resize(width=6) | png')) FROM samples WHERE name = 'jpeg';
+DROP TABLE damaged;
+
+-- a step that does not fit the image
+SELECT process_image(file::image, 'crop(width=13, height=2)') FROM samples WHERE name = 'jpeg';
 
 -- limits
 SET imgpipe.max_output_megapixels = 1;
-SELECT process_image(file::image, 'resize(width=2000, height=2000, fit=fill) | png') FROM samples WHERE name = 'jpeg';
+SELECT process_image(file::image, 'resize(width=2000, height=2000, fit=fill, enlarge=true) | png') FROM samples WHERE name = 'jpeg';
 RESET imgpipe.max_output_megapixels;
 SET imgpipe.decoder_timeout = '100ms';
-SELECT process_image(file::image, 'resize(width=9000, height=9000, fit=fill) | blur(sigma=50) | png') FROM samples WHERE name = 'jpeg';
+SELECT process_image(file::image, 'resize(width=9000, height=9000, fit=fill, enlarge=true) | blur(sigma=50) | png') FROM samples WHERE name = 'jpeg';
 RESET imgpipe.decoder_timeout;
 SET statement_timeout = '200ms';
-SELECT process_image(file::image, 'resize(width=9000, height=9000, fit=fill) | blur(sigma=50) | png') FROM samples WHERE name = 'jpeg';
+SELECT process_image(file::image, 'resize(width=9000, height=9000, fit=fill, enlarge=true) | blur(sigma=50) | png') FROM samples WHERE name = 'jpeg';
 RESET statement_timeout;
 SELECT image_width(process_image(file::image, 'resize(width=6) | png')) FROM samples WHERE name = 'jpeg';
 

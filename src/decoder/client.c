@@ -385,6 +385,7 @@ refused(const DecoderRequest *request, const DecoderReply *reply, const char *by
 	for (i = 0; message[i] != '\0'; i++)
 		if (message[i] < ' ' || message[i] > '~')
 			message[i] = '?';
+	message[0] = pg_toupper((unsigned char) message[0]);
 	if (format == NULL)
 		format = "unknown";
 
@@ -400,7 +401,7 @@ refused(const DecoderRequest *request, const DecoderReply *reply, const char *by
 		case DECODER_UNSUPPORTED:
 			return fail(failure, DECODER_REJECTED, ERRCODE_FEATURE_NOT_SUPPORTED,
 						psprintf("image format %s is not supported by this server's libvips", format),
-						pstrdup(message),
+						psprintf("%s.", message),
 						"Install libvips with support for the format, or convert the image first.");
 		case DECODER_CORRUPT:
 			return fail(failure, DECODER_REJECTED, ERRCODE_INVALID_BINARY_REPRESENTATION,

@@ -15,6 +15,8 @@ typedef bool (*Transform) (Canvas *canvas, const PipelineStep *step);
 /* Where a resize leads: scaled to one size, then cut to another. */
 typedef struct ResizePlan
 {
+	double		horizontal;		/* factors, before sizes are rounded to pixels */
+	double		vertical;
 	int			scaled_width;
 	int			scaled_height;
 	int			width;
@@ -156,8 +158,6 @@ plan_resize(const PipelineStep *step, int width, int height)
 	bool		enlarge = step_number(step, RESIZE_ENLARGE) != 0;
 	double		box_width = step_number(step, RESIZE_WIDTH);
 	double		box_height = step_number(step, RESIZE_HEIGHT);
-	double		horizontal;
-	double		vertical;
 	ResizePlan	plan;
 
 	if (!step_given(step, RESIZE_WIDTH))
@@ -170,15 +170,15 @@ plan_resize(const PipelineStep *step, int width, int height)
 		box_height = MIN(box_height, height);
 	}
 
-	horizontal = box_width / width;
-	vertical = box_height / height;
+	plan.horizontal = box_width / width;
+	plan.vertical = box_height / height;
 	if (fit == FIT_INSIDE)
-		horizontal = vertical = MIN(horizontal, vertical);
+		plan.horizontal = plan.vertical = MIN(plan.horizontal, plan.vertical);
 	else if (fit == FIT_COVER)
-		horizontal = vertical = MAX(horizontal, vertical);
+		plan.horizontal = plan.vertical = MAX(plan.horizontal, plan.vertical);
 
-	plan.scaled_width = (int) MAX(1, MIN(rint(width * horizontal), VIPS_MAX_COORD));
-	plan.scaled_height = (int) MAX(1, MIN(rint(height * vertical), VIPS_MAX_COORD));
+	plan.scaled_width = (int) MAX(1, MIN(rint(width * plan.horizontal), VIPS_MAX_COORD));
+	plan.scaled_height = (int) MAX(1, MIN(rint(height * plan.vertical), VIPS_MAX_COORD));
 	plan.width = (int) MIN(plan.scaled_width, box_width);
 	plan.height = (int) MIN(plan.scaled_height, box_height);
 	return plan;
@@ -193,8 +193,7 @@ codec_useful_shrink(const PipelineStep *step, int width, int height)
 	if (step->operation != OPERATION_RESIZE)
 		return 1;
 	plan = plan_resize(step, width, height);
-	return MIN((double) width / plan.scaled_width,
-			   (double) height / plan.scaled_height);
+	return MIN(1 / plan.horizontal, 1 / plan.vertical);
 }
 
 /*

@@ -164,7 +164,7 @@ positions_insert(IngestWorker *worker, int n, Datum *partitions, Datum *low, Dat
 		SPI_execute_with_args("INSERT INTO imgpipe.ingest_positions (source_id, partition, next_offset, high_watermark)"
 							  " SELECT s.source_id, n.partition, CASE WHEN $5 AND NOT EXISTS"
 							  "   (SELECT FROM imgpipe.ingest_positions p WHERE p.source_id = $1) THEN n.high ELSE n.low END, n.high"
-							  " FROM imgpipe.sources s, pg_catalog.unnest($2, $3, $4) n (partition, low, high)"
+							  " FROM imgpipe.sources s, unnest($2, $3, $4) n (partition, low, high)"
 							  " WHERE s.source_id = $1"
 							  " ON CONFLICT DO NOTHING",
 							  lengthof(types), types, values, NULL, false, 0) != SPI_OK_INSERT)
@@ -344,7 +344,7 @@ positions_advance(IngestWorker *worker, int n, const PositionMove *moves)
 						   "  last_offset = CASE WHEN n.last_offset >= 0 THEN n.last_offset ELSE p.last_offset END,"
 						   "  last_timestamp = CASE WHEN n.last_offset >= 0 THEN n.last_timestamp ELSE p.last_timestamp END,"
 						   "  updated_at = pg_catalog.clock_timestamp()"
-						   " FROM pg_catalog.unnest($2, $3, $4, $5, $6, $7)"
+						   " FROM unnest($2, $3, $4, $5, $6, $7)"
 						   "  n (partition, expected, next_offset, high_watermark, last_offset, last_timestamp)"
 						   " WHERE p.source_id = $1 AND p.partition = n.partition AND p.next_offset = n.expected",
 						   lengthof(types), types);

@@ -38,7 +38,7 @@
 #define BLOCKED_INTERVAL	60000	/* until a blocked partition is tried again */
 #define STALL_TIMEOUT		30000	/* without a message although some are there */
 #define FIRST_BACKOFF		200
-#define LAST_BACKOFF		30000
+#define LAST_BACKOFF		10000
 #define QUESTION_TIMEOUT	1000
 
 PGDLLEXPORT void imgpipe_ingest_main(Datum argument);
@@ -192,61 +192,6 @@ started_here(const IngestSource *source)
 	return source->started_in[0] == '\0' || strcmp(source->started_in, identity) == 0;
 }
 
-/* False where something that may pass is in the way. */
-static bool
-session_begin(void)
-{
-	char		error[KAFKA_ERROR_SIZE];
-
-	if (worker->source == NULL)
-	{
-		MemoryContextSwitchTo(worker->session);
-		worker->source = source_read(worker->arguments->object);
-		MemoryContextSwitchTo(worker->context);
-		if (worker->source == NULL || worker->source->owner != worker->arguments->role)
-			proc_exit(0);
-		if (!started_here(worker->source))
-		{
-			show_problem(psprintf("source \"%s\" was started in another database, of which this is a copy: "
-								  "SELECT imgpipe.start_source('%s') has it ingest here too",
-								  worker->source->name, worker->source->name));
-			session_end();
-			return false;
-		}
-		if (!worker->source->may_use_server)
-		{
-			show_problem(psprintf("permission denied for foreign server %s: its owner can GRANT USAGE to %s",
-								  worker->source->server, worker->source->owner_name));
-			session_end();
-			return false;
-		}
-	}
-	if (worker->client == NULL)
-		client_open();
-	if (!positions_load(worker, error))
-	{
-		/* The library has the better words for why it cannot connect. */
-		batch_begin();
-		for (;;)
-		{
-			KafkaEvent	event;
-			KafkaEventKind kind = kafka_client_poll(worker->client, worker->batch.held, &event);
-
-			if (kind == KAFKA_NOTHING)
-				break;
-			if (kind == KAFKA_BROKER_ERROR)
-				strlcpy(broker_error, event.error, sizeof(broker_error));
-		}
-		show_problem(broker_error[0] ? psprintf("%s: %s", error, broker_error) : error);
-		return false;
-	}
-	assign();
-	batch_begin();
-	blocked_since = next_look = GetCurrentTimestamp();
-	next_look = TimestampTzPlusMilliseconds(next_look, LOOK_INTERVAL);
-	return true;
-}
-
 static void
 block(IngestPartition *partition, const char *reason)
 {
@@ -380,7 +325,6 @@ take_event(void)
 			next_look = GetCurrentTimestamp();
 			break;
 		case KAFKA_UNREACHABLE:
-			unreachable = true;
 			next_look = GetCurrentTimestamp();
 			break;
 	}
@@ -389,6 +333,65 @@ take_event(void)
 		last_progress = GetCurrentTimestamp();
 		unreachable = false;
 	}
+	return true;
+}
+
+/* Ends the worker where the source is off, gone or not what the session began with. */
+static void
+check_source(void)
+{
+	IngestSource *source = source_read(worker->arguments->object);
+
+	if (source == NULL || strcmp(source->version, worker->source->version) != 0)
+		proc_exit(0);
+}
+
+/* False where something that may pass is in the way. */
+static bool
+session_begin(void)
+{
+	char		error[KAFKA_ERROR_SIZE];
+
+	if (worker->source != NULL)
+		check_source();
+	else
+	{
+		MemoryContextSwitchTo(worker->session);
+		worker->source = source_read(worker->arguments->object);
+		MemoryContextSwitchTo(worker->context);
+		if (worker->source == NULL || worker->source->owner != worker->arguments->role)
+			proc_exit(0);
+		if (!started_here(worker->source))
+		{
+			show_problem(psprintf("source \"%s\" was started in another database, of which this is a copy: "
+								  "SELECT imgpipe.start_source('%s') has it ingest here too",
+								  worker->source->name, worker->source->name));
+			session_end();
+			return false;
+		}
+		if (!worker->source->may_use_server)
+		{
+			show_problem(psprintf("permission denied for foreign server %s: its owner can GRANT USAGE to %s",
+								  worker->source->server, worker->source->owner_name));
+			session_end();
+			return false;
+		}
+	}
+	if (worker->client == NULL)
+		client_open();
+	if (!positions_load(worker, error))
+	{
+		/* The library has the better words for why it cannot connect. */
+		batch_begin();
+		while (take_event())
+			;
+		show_problem(broker_error[0] ? psprintf("%s: %s", error, broker_error) : error);
+		return false;
+	}
+	assign();
+	batch_begin();
+	blocked_since = next_look = GetCurrentTimestamp();
+	next_look = TimestampTzPlusMilliseconds(next_look, LOOK_INTERVAL);
 	return true;
 }
 
@@ -523,18 +526,11 @@ unblock_all(void)
 static void
 look(void)
 {
-	IngestSource *source;
 	KafkaTopic	topic;
 	char		error[KAFKA_ERROR_SIZE];
-	bool		changed;
 	bool		fine;
 
-	source = source_read(worker->arguments->object);
-	changed = source == NULL || strcmp(source->version, worker->source->version) != 0;
-	if (changed)
-		proc_exit(0);
-	pfree(source);
-
+	check_source();
 	fine = kafka_client_topic(worker->client, QUESTION_TIMEOUT, &topic, error);
 	unreachable = !fine;
 	if (!fine && broker_error[0] == '\0')
@@ -570,7 +566,11 @@ turn(void)
 		return session_begin();
 
 	if (!batch_has_news())
+	{
+		if (assignment_stale)
+			assign();
 		collect();
+	}
 	if (worker->client == NULL)
 		return false;
 	if (batch_has_news())
@@ -584,11 +584,9 @@ turn(void)
 		batch_begin();
 		show_state();
 	}
-	if (worker->client && assignment_stale)
-		assign();
-	if (worker->client && GetCurrentTimestamp() >= next_look)
+	if (worker->client != NULL && GetCurrentTimestamp() >= next_look)
 		look();
-	return true;
+	return worker->client != NULL;
 }
 
 /*
@@ -621,6 +619,8 @@ guarded_turn(void)
 		worker_transaction_abort();
 		if (!may_pass(error))
 			ReThrowError(error);
+		if (worker->partitions == NULL)
+			session_end();
 		show_problem(error->detail ? psprintf("%s: %s", error->message, error->detail) : error->message);
 	}
 	PG_END_TRY();

@@ -160,7 +160,8 @@ BEGIN
 				error_detail = PG_EXCEPTION_DETAIL, error_hint = PG_EXCEPTION_HINT;
 			RAISE EXCEPTION USING ERRCODE = error_code,
 				MESSAGE = format('output "%s": %s', output.name, error_message),
-				DETAIL = error_detail, HINT = error_hint;
+				DETAIL = concat_ws(' ', nullif(error_detail, ''), format('The pipeline is "%s".', output.pipeline #>> '{}')),
+				HINT = coalesce(nullif(error_hint, ''), 'A pipeline is, for example, resize(width=256) | webp.');
 		END;
 	END LOOP;
 	RETURN canonical;
@@ -230,7 +231,7 @@ COMMENT ON FUNCTION imgpipe.check_processor_owner(regrole) IS
 'Raises 42501 or 28000, with the statement that helps, where a worker could not process images as that role.';
 
 CREATE FUNCTION imgpipe.own_processor(name text) RETURNS imgpipe.processors
-	LANGUAGE plpgsql VOLATILE STRICT PARALLEL UNSAFE
+	LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
 	SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
@@ -239,7 +240,7 @@ BEGIN
 	SELECT * INTO processor FROM imgpipe.processors p WHERE p.name = own_processor.name;
 	IF NOT FOUND THEN
 		RAISE EXCEPTION USING ERRCODE = 'undefined_object',
-			MESSAGE = format('processor "%s" does not exist', name),
+			MESSAGE = format('processor %s does not exist', coalesce('"' || name || '"', 'NULL')),
 			HINT = 'SELECT name FROM imgpipe.processors; shows those that do.';
 	END IF;
 	IF NOT pg_has_role(processor.owner::oid, 'USAGE') THEN

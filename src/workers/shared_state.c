@@ -191,12 +191,12 @@ imgpipe_workers_available(PG_FUNCTION_ARGS)
 void
 hold_workers(Oid database)
 {
-	ControllerSlot *slot = controller_slot(database, true);
+	ControllerSlot *slot = controller_slot(database, false);
 	pid_t		pid;
 	int			i;
 
 	if (slot == NULL)
-		return;					/* no room, so no controller either */
+		return;					/* no slot, no controller */
 	SpinLockAcquire(&slot->mutex);
 	slot->held = true;
 	pid = slot->pid;
@@ -243,6 +243,7 @@ Datum
 imgpipe_stop_workers(PG_FUNCTION_ARGS)
 {
 	require_workers();
+	(void) controller_slot(MyDatabaseId, true);
 	hold_workers(MyDatabaseId);
 	PG_RETURN_VOID();
 }
