@@ -13,6 +13,7 @@
 #include <malloc.h>
 #include <stdarg.h>
 #include <string.h>
+#include <time.h>
 
 #include <gmodule.h>
 
@@ -21,7 +22,7 @@
 #include <vips/vector.h>
 
 /* After larger images than this, freed memory goes back to the system. */
-#define TRIM_PIXELS		(1 << 20)
+#define TRIM_PIXELS		(8 * 1024 * 1024)
 
 static void
 discard_log(const gchar *domain, GLogLevelFlags level, const gchar *message,
@@ -114,7 +115,8 @@ codec_start(char *message, size_t size)
 
 	forbid_run_time_compiler();
 
-	/* Opening something, valid or not, makes libheif load its plugins. */
+	/* What is read from files on first use: the time zone, libheif's plugins. */
+	tzset();
 	if (vips_type_find("VipsOperation", "heifload_buffer") != 0 &&
 		vips_heifload_buffer((void *) "\0\0\0\014ftypavif", 12, &image, NULL) == 0)
 		g_object_unref(image);

@@ -53,9 +53,13 @@ extern void codec_allow_loaders(void);
 extern double codec_useful_shrink(const PipelineStep *step, int width, int height);
 extern bool codec_transform(Canvas *canvas, const PipelineStep *step);
 extern bool codec_settle(Canvas *canvas);
-extern bool codec_replace(Canvas *canvas, VipsImage *image, int failed,
+extern bool codec_replace(Canvas *canvas, VipsImage **image, int failed,
 						  const char *what);
 extern bool codec_to_eight_bits(Canvas *canvas);
+
+/* codec_scale.c */
+extern bool codec_can_scale(VipsImage *image, int width, int height);
+extern int	codec_scale(VipsImage *input, VipsImage **output, int width, int height);
 
 /* codec_save.c */
 extern bool codec_save(Canvas *canvas, const PipelineStep *encoder,

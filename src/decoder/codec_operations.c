@@ -23,16 +23,19 @@ typedef struct ResizePlan
 	int			height;
 } ResizePlan;
 
-/* Puts the result of a libvips call in the canvas. */
+/*
+ * Puts the result of a libvips call in the canvas.  By address, because C
+ * leaves open which argument is evaluated first.
+ */
 bool
-codec_replace(Canvas *canvas, VipsImage *image, int failed, const char *what)
+codec_replace(Canvas *canvas, VipsImage **image, int failed, const char *what)
 {
 	if (failed)
 		return codec_fail_libvips(canvas->reply,
 								  canvas->streaming ? DECODER_CORRUPT : DECODER_FAILED,
 								  canvas->streaming ? "invalid" : what);
 	g_object_unref(canvas->image);
-	canvas->image = image;
+	canvas->image = *image;
 	return true;
 }
 
@@ -45,7 +48,7 @@ need_random_access(Canvas *canvas)
 	if (!canvas->streaming)
 		return true;
 	copy = vips_image_copy_memory(canvas->image);
-	if (!codec_replace(canvas, copy, copy == NULL, "could not decode"))
+	if (!codec_replace(canvas, &copy, copy == NULL, "could not decode"))
 		return false;
 	canvas->streaming = false;
 	return true;
@@ -64,7 +67,7 @@ convert_colors(Canvas *canvas, VipsInterpretation colors)
 
 	if (vips_image_get_interpretation(canvas->image) == colors)
 		return true;
-	return codec_replace(canvas, converted,
+	return codec_replace(canvas, &converted,
 						 vips_colourspace(canvas->image, &converted, colors, NULL),
 						 "could not convert the colours of");
 }
@@ -107,7 +110,7 @@ to_display_colors(Canvas *canvas)
 		vips_image_get_blob(image, VIPS_META_ICC_NAME, &profile, &length) == 0 &&
 		vips_icc_is_compatible_profile(image, profile, length))
 	{
-		return codec_replace(canvas, converted,
+		return codec_replace(canvas, &converted,
 							 vips_icc_transform(image, &converted, "srgb",
 												"embedded", TRUE,
 												"intent", VIPS_INTENT_PERCEPTUAL,
@@ -146,7 +149,7 @@ codec_settle(Canvas *canvas)
 	/* 2 is a mirror image, which streams. */
 	if (canvas->orientation != 2 && !need_random_access(canvas))
 		return false;
-	return codec_replace(canvas, upright,
+	return codec_replace(canvas, &upright,
 						 vips_autorot(canvas->image, &upright, NULL),
 						 "could not turn");
 }
@@ -209,7 +212,7 @@ begin_mixing(Canvas *canvas, VipsBandFormat *format)
 	if (!vips_image_hasalpha(canvas->image))
 		return true;
 	*format = vips_image_get_format(canvas->image);
-	return codec_replace(canvas, weighted,
+	return codec_replace(canvas, &weighted,
 						 vips_premultiply(canvas->image, &weighted, NULL),
 						 "could not process");
 }
@@ -222,10 +225,10 @@ end_mixing(Canvas *canvas, VipsBandFormat format)
 
 	if (format == VIPS_FORMAT_NOTSET)
 		return true;
-	return codec_replace(canvas, plain,
+	return codec_replace(canvas, &plain,
 						 vips_unpremultiply(canvas->image, &plain, NULL),
 						 "could not process") &&
-		codec_replace(canvas, cast,
+		codec_replace(canvas, &cast,
 					  vips_cast(canvas->image, &cast, format, NULL),
 					  "could not process");
 }
@@ -240,8 +243,17 @@ scale(Canvas *canvas, int width, int height)
 
 	if (horizontal == 1 && vertical == 1)
 		return true;
+	if (codec_can_scale(canvas->image, width, height))
+	{
+		if (!codec_replace(canvas, &scaled,
+						   codec_scale(canvas->image, &scaled, width, height),
+						   "could not resize"))
+			return false;
+		canvas->streaming = false;
+		return true;
+	}
 	return begin_mixing(canvas, &format) &&
-		codec_replace(canvas, scaled,
+		codec_replace(canvas, &scaled,
 					  vips_resize(canvas->image, &scaled, horizontal,
 								  "vscale", vertical, NULL),
 					  "could not resize") &&
@@ -256,7 +268,7 @@ cut(Canvas *canvas, int left, int top, int width, int height)
 	if (width == vips_image_get_width(canvas->image) &&
 		height == vips_image_get_height(canvas->image))
 		return true;
-	return codec_replace(canvas, area,
+	return codec_replace(canvas, &area,
 						 vips_extract_area(canvas->image, &area,
 										   left, top, width, height, NULL),
 						 "could not crop");
@@ -314,7 +326,7 @@ apply_rotate(Canvas *canvas, const PipelineStep *step)
 	VipsAngle	angle = (VipsAngle) ((int) step_number(step, ROTATE_ANGLE) / 90 % 4);
 
 	return need_random_access(canvas) &&
-		codec_replace(canvas, turned,
+		codec_replace(canvas, &turned,
 					  vips_rot(canvas->image, &turned, angle, NULL),
 					  "could not rotate");
 }
@@ -327,7 +339,7 @@ apply_flip(Canvas *canvas, const PipelineStep *step)
 
 	if (vertical && !need_random_access(canvas))
 		return false;
-	return codec_replace(canvas, flipped,
+	return codec_replace(canvas, &flipped,
 						 vips_flip(canvas->image, &flipped,
 								   vertical ? VIPS_DIRECTION_VERTICAL : VIPS_DIRECTION_HORIZONTAL,
 								   NULL),
@@ -349,7 +361,7 @@ apply_blur(Canvas *canvas, const PipelineStep *step)
 	VipsBandFormat format;
 
 	return begin_mixing(canvas, &format) &&
-		codec_replace(canvas, soft,
+		codec_replace(canvas, &soft,
 					  vips_gaussblur(canvas->image, &soft,
 									 step_number(step, BLUR_SIGMA), NULL),
 					  "could not blur") &&
@@ -361,7 +373,7 @@ apply_sharpen(Canvas *canvas, const PipelineStep *step)
 {
 	VipsImage  *sharp = NULL;
 
-	return codec_replace(canvas, sharp,
+	return codec_replace(canvas, &sharp,
 						 vips_sharpen(canvas->image, &sharp,
 									  "sigma", step_number(step, SHARPEN_SIGMA),
 									  "m1", step_number(step, SHARPEN_FLAT),

@@ -176,7 +176,7 @@ flatten_on_white(Canvas *canvas)
 	int			failed = vips_flatten(canvas->image, &flat, "background", white, NULL);
 
 	vips_area_unref(VIPS_AREA(white));
-	return codec_replace(canvas, flat, failed, "could not flatten");
+	return codec_replace(canvas, &flat, failed, "could not flatten");
 }
 
 /* Computes the canvas into g_malloc'd bytes; encoder may be NULL. */

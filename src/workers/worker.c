@@ -23,6 +23,7 @@
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/guc.h"
+#include "utils/memutils.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 #include "workers/shared_state.h"
@@ -198,6 +199,8 @@ worker_launch(const char *function, const char *type, const char *name,
 			  const WorkerArguments *worker_arguments, BackgroundWorkerHandle **handle)
 {
 	BackgroundWorker worker;
+	MemoryContext caller;
+	bool		launched;
 
 	memset(&worker, 0, sizeof(worker));
 	worker.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
@@ -210,7 +213,12 @@ worker_launch(const char *function, const char *type, const char *name,
 	strlcpy(worker.bgw_name, name, BGW_MAXLEN);
 	StaticAssertStmt(sizeof(WorkerArguments) <= BGW_EXTRALEN, "worker arguments do not fit");
 	memcpy(worker.bgw_extra, worker_arguments, sizeof(WorkerArguments));
-	return RegisterDynamicBackgroundWorker(&worker, handle);
+
+	/* The handle outlives the transaction that we are called in. */
+	caller = MemoryContextSwitchTo(TopMemoryContext);
+	launched = RegisterDynamicBackgroundWorker(&worker, handle);
+	MemoryContextSwitchTo(caller);
+	return launched;
 }
 
 uint32
