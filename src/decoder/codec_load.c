@@ -160,6 +160,10 @@ codec_open(const CodecBytes *input, DecoderReply *reply, double shrink,
 						  "libvips on this server cannot read %s images",
 						  image_format_name(reply->facts.format));
 
+	/* libvips rounds down and aborts where nothing is left of a side. */
+	if (shrink > 1)
+		shrink = MIN(shrink, MIN(reply->facts.width, reply->facts.height));
+
 	/* By default libvips shows what it can of a damaged file. */
 	if (reply->facts.format == IMAGE_FORMAT_JPEG)
 		failed = loader->load(bytes, input->length, image,

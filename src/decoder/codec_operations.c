@@ -386,13 +386,13 @@ static const struct
 	Transform	apply;
 	bool		takes_unsettled;	/* settles the canvas by itself */
 }			transforms[OPERATION_COUNT] = {
-	[OPERATION_RESIZE] = {apply_resize, true},
-	[OPERATION_CROP] = {apply_crop},
-	[OPERATION_ROTATE] = {apply_rotate},
-	[OPERATION_FLIP] = {apply_flip},
-	[OPERATION_GRAYSCALE] = {apply_grayscale},
-	[OPERATION_BLUR] = {apply_blur},
-	[OPERATION_SHARPEN] = {apply_sharpen}
+	[OPERATION_RESIZE] = {.apply = apply_resize, .takes_unsettled = true},
+	[OPERATION_CROP] = {.apply = apply_crop},
+	[OPERATION_ROTATE] = {.apply = apply_rotate},
+	[OPERATION_FLIP] = {.apply = apply_flip},
+	[OPERATION_GRAYSCALE] = {.apply = apply_grayscale},
+	[OPERATION_BLUR] = {.apply = apply_blur},
+	[OPERATION_SHARPEN] = {.apply = apply_sharpen}
 };
 
 /* One step of a pipeline, its result within the limit. */

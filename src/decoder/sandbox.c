@@ -124,11 +124,30 @@ static const char *const allowed_calls[] = {
 	"futex_time64", "clock_gettime64", "clock_nanosleep_time64"
 };
 
+static int
+allow_where(scmp_filter_ctx filter, int call, struct scmp_arg_cmp condition)
+{
+	return seccomp_rule_add_array(filter, SCMP_ACT_ALLOW, call, 1, &condition);
+}
+
+static struct scmp_arg_cmp
+is_equal(unsigned int argument, scmp_datum_t value)
+{
+	return (struct scmp_arg_cmp) {argument, SCMP_CMP_EQ, value, 0};
+}
+
+static struct scmp_arg_cmp
+has_bits(unsigned int argument, scmp_datum_t mask, scmp_datum_t bits)
+{
+	return (struct scmp_arg_cmp) {argument, SCMP_CMP_MASKED_EQ, mask, bits};
+}
+
 static bool
 add_rules(scmp_filter_ctx filter)
 {
-	const uint32_t no_such_call = SCMP_ACT_ERRNO(ENOSYS);
-	const uint64_t thread_flags = CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD;
+	const scmp_datum_t thread = CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD;
+	/* Memory: private, so that it counts, and never executable. */
+	const struct scmp_arg_cmp mappings[] = {has_bits(2, PROT_EXEC, 0), has_bits(3, MAP_SHARED, 0)};
 	size_t		i;
 	int			failed = 0;
 
@@ -142,32 +161,21 @@ add_rules(scmp_filter_ctx filter)
 	}
 
 	/* The conversation, on the descriptors that carry it. */
-	failed |= seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(recvfrom), 1,
-							   SCMP_A0(SCMP_CMP_EQ, DECODER_SOCKET_FD));
-	failed |= seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(sendto), 1,
-							   SCMP_A0(SCMP_CMP_EQ, DECODER_SOCKET_FD));
-	failed |= seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(pwrite64), 1,
-							   SCMP_A0(SCMP_CMP_EQ, DECODER_MEMORY_FD));
-	failed |= seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(lseek), 1,
-							   SCMP_A0(SCMP_CMP_EQ, DECODER_MEMORY_FD));
+	failed |= allow_where(filter, SCMP_SYS(recvfrom), is_equal(0, DECODER_SOCKET_FD));
+	failed |= allow_where(filter, SCMP_SYS(sendto), is_equal(0, DECODER_SOCKET_FD));
+	failed |= allow_where(filter, SCMP_SYS(pwrite64), is_equal(0, DECODER_MEMORY_FD));
+	failed |= allow_where(filter, SCMP_SYS(lseek), is_equal(0, DECODER_MEMORY_FD));
 
-	/* Memory: private, so that it counts, and never executable. */
-	failed |= seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(mmap), 2,
-							   SCMP_A2(SCMP_CMP_MASKED_EQ, PROT_EXEC, 0),
-							   SCMP_A3(SCMP_CMP_MASKED_EQ, MAP_SHARED, 0));
-	failed |= seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(mprotect), 1,
-							   SCMP_A2(SCMP_CMP_MASKED_EQ, PROT_EXEC, 0));
+	failed |= seccomp_rule_add_array(filter, SCMP_ACT_ALLOW, SCMP_SYS(mmap), 2, mappings);
+	failed |= allow_where(filter, SCMP_SYS(mprotect), has_bits(2, PROT_EXEC, 0));
 
 	/* Threads, no processes; glibc asks by clone() where clone3() is unknown. */
-	failed |= seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(clone), 1,
-							   SCMP_A0(SCMP_CMP_MASKED_EQ, thread_flags, thread_flags));
-	failed |= seccomp_rule_add(filter, no_such_call, SCMP_SYS(clone3), 0);
+	failed |= allow_where(filter, SCMP_SYS(clone), has_bits(0, thread, thread));
+	failed |= seccomp_rule_add(filter, SCMP_ACT_ERRNO(ENOSYS), SCMP_SYS(clone3), 0);
 
 	/* A thread may name itself, and abort() may end the process. */
-	failed |= seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(prctl), 1,
-							   SCMP_A0(SCMP_CMP_EQ, PR_SET_NAME));
-	failed |= seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(tgkill), 1,
-							   SCMP_A0(SCMP_CMP_EQ, (scmp_datum_t) getpid()));
+	failed |= allow_where(filter, SCMP_SYS(prctl), is_equal(0, PR_SET_NAME));
+	failed |= allow_where(filter, SCMP_SYS(tgkill), is_equal(0, (scmp_datum_t) getpid()));
 	return failed == 0;
 }
 

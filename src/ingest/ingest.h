@@ -42,8 +42,8 @@ typedef struct IngestPartition
 	int64		last_offset;	/* of the last message ingested; -1: none known */
 	TimestampTz last_timestamp; /* 0: it had none */
 	bool		at_end;			/* nothing more is there */
+	bool		suspect;		/* perhaps not the topic that it was: see assign() */
 	bool		verifying;		/* the last message is being read again */
-	bool		verified;
 	bool		blocked;		/* not assigned any more; error says why */
 	char		error[KAFKA_ERROR_SIZE];	/* empty: fine */
 } IngestPartition;

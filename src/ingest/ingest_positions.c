@@ -216,6 +216,7 @@ positions_read(IngestWorker *worker)
 		partitions[i].last_offset = DatumGetInt64(value_at(i, 3, &isnull));
 		if (isnull)
 			partitions[i].last_offset = -1;
+		partitions[i].suspect = true;
 		partitions[i].last_timestamp = DatumGetTimestampTz(value_at(i, 4, &isnull));
 		if (isnull)
 			partitions[i].last_timestamp = 0;

@@ -151,8 +151,9 @@ client_open(void)
 }
 
 /*
- * Every partition begins at its position, or before its last ingested message
- * where that has still to be seen to be the same.
+ * Every partition begins at its position, or, where it may not be the one that
+ * it was, at its last ingested message: that must be there and be the same, or
+ * the topic was made anew and its offsets mean something else.
  */
 static void
 assign(void)
@@ -168,7 +169,8 @@ assign(void)
 
 		partition->fetched_offset = partition->next_offset;
 		partition->at_end = false;
-		partition->verifying = !partition->verified && partition->last_offset >= 0;
+		partition->suspect = partition->suspect && partition->last_offset >= 0;
+		partition->verifying = partition->suspect;
 		if (partition->blocked)
 			continue;
 		partitions[n] = partition->partition;
@@ -218,13 +220,24 @@ block_changed_topic(IngestPartition *partition)
 static bool
 verify_message(IngestPartition *partition, const KafkaMessage *message)
 {
-	partition->verifying = false;
-	partition->verified = true;
+	partition->suspect = partition->verifying = false;
 	if (message->offset != partition->last_offset)
 		return message->offset < partition->next_offset;	/* compacted since */
 	if (message_timestamp(message) != partition->last_timestamp)
 		block_changed_topic(partition);
 	return true;
+}
+
+/* Where it is not, what comes from it is left alone until it is assigned again. */
+static bool
+is_trusted(const IngestPartition *partition)
+{
+	if (partition == NULL || partition->blocked)
+		return false;
+	if (!partition->suspect || partition->verifying)
+		return true;
+	assignment_stale = true;
+	return false;
 }
 
 static void
@@ -234,7 +247,7 @@ take_message(KafkaEvent *event)
 	IngestPartition *partition = partition_find(worker, event->partition);
 	IngestMessage *message;
 
-	if (partition == NULL || partition->blocked ||
+	if (!is_trusted(partition) ||
 		(partition->verifying && verify_message(partition, &event->message)) ||
 		event->offset < partition->fetched_offset)
 	{
@@ -256,15 +269,14 @@ take_end(const KafkaEvent *event)
 {
 	IngestPartition *partition = partition_find(worker, event->partition);
 
-	if (partition == NULL || partition->blocked)
+	if (!is_trusted(partition))
 		return;
 	if (partition->verifying && event->offset < partition->next_offset)
 	{
 		block_changed_topic(partition);
 		return;
 	}
-	partition->verifying = false;
-	partition->verified = true;
+	partition->suspect = partition->verifying = false;
 	partition->at_end = true;
 	partition->error[0] = '\0';
 	/* Over control records and what was compacted away. */
@@ -281,7 +293,7 @@ take_out_of_range(const KafkaEvent *event)
 	if (partition->verifying)
 	{
 		/* The last message was deleted in the meantime: begin behind it. */
-		partition->verified = true;
+		partition->suspect = false;
 		assignment_stale = true;
 		return;
 	}
@@ -315,9 +327,11 @@ take_event(void)
 			break;
 		case KAFKA_PARTITION_ERROR:
 			partition = partition_find(worker, event.partition);
-			if (partition != NULL && !partition->blocked)
-				snprintf(partition->error, KAFKA_ERROR_SIZE, "partition %d of topic \"%s\": %s",
-						 event.partition, worker->source->topic, event.error);
+			if (partition == NULL || partition->blocked)
+				break;
+			partition->suspect = true;
+			snprintf(partition->error, KAFKA_ERROR_SIZE, "partition %d of topic \"%s\": %s",
+					 event.partition, worker->source->topic, event.error);
 			break;
 		case KAFKA_BROKER_ERROR:
 			/* Of one broker of perhaps many: a look at the topic will tell. */
@@ -515,8 +529,7 @@ unblock_all(void)
 		IngestPartition *partition = &worker->partitions[i];
 
 		assignment_stale |= partition->blocked;
-		if (partition->blocked)
-			partition->verified = false;
+		partition->suspect |= partition->blocked;
 		partition->blocked = false;
 	}
 	blocked_since = GetCurrentTimestamp();
@@ -529,12 +542,21 @@ look(void)
 	KafkaTopic	topic;
 	char		error[KAFKA_ERROR_SIZE];
 	bool		fine;
+	int			i;
 
 	check_source();
 	fine = kafka_client_topic(worker->client, QUESTION_TIMEOUT, &topic, error);
 	unreachable = !fine;
 	if (!fine && broker_error[0] == '\0')
 		strlcpy(broker_error, error, sizeof(broker_error));
+	for (i = 0; i < worker->n_partitions; i++)
+	{
+		/* Whatever comes back after an outage proves first that it is the same. */
+		if (!fine)
+			worker->partitions[i].suspect = true;
+		else if (worker->partitions[i].suspect && !worker->partitions[i].verifying)
+			assignment_stale = true;
+	}
 	if (fine)
 	{
 		broker_error[0] = '\0';

@@ -16,7 +16,7 @@ my $node = new_cluster('main',
 
 sub query { return $node->safe_psql('postgres', $_[0]) }
 
-my @mass = mass_images(1200);
+my @mass = mass_images(1201);
 my $inserted = 0;
 
 sub insert_images
@@ -56,7 +56,7 @@ query(q[
 	CREATE TABLE called (image_id uuid NOT NULL);
 	CREATE FUNCTION note(content imgpipe.image) RETURNS jsonb LANGUAGE plpgsql AS $$
 	BEGIN
-		INSERT INTO called SELECT image_id FROM imgpipe.images WHERE sha256 = imgpipe.image_sha256(content);
+		INSERT INTO called SELECT image_id FROM imgpipe.images WHERE sha256 = imgpipe.image_sha256(note.content);
 		RETURN to_jsonb(imgpipe.image_width(content));
 	END$$;
 	SELECT imgpipe.create_processor('web', '{"thumb": "resize(width=20) | webp", "square": "resize(width=30, height=30, fit=fill) | jpeg"}', max_attempts => 20);

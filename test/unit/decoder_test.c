@@ -2,11 +2,12 @@
  * decoder_test.c
  *		Drives imgpipe-decoder over its real protocol.  TAP output.
  *
- *		decoder_test path/to/imgpipe-decoder [folder of images]...
+ *		decoder_test [--unsandboxed] path/to/imgpipe-decoder [folder of images]...
  *
  * The images are made by the vips program of libvips-tools and by hand.  Every
  * file in the folders is probed and processed: whatever it is, the decoder
- * must answer in time and stay alive.
+ * must answer in time and stay alive.  --unsandboxed is for builds that need
+ * more than the sandbox gives, with sanitizers or under valgrind.
  */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
@@ -47,6 +48,7 @@ typedef struct Bytes
 } Bytes;
 
 static const char *program;
+static bool unsandboxed;
 static char folder[] = "/tmp/decoder_test.XXXXXX";
 static int	n_tests;
 static int	n_failed;
@@ -200,14 +202,12 @@ start_decoder(uint64_t memory_limit)
 		char		limit[64];
 		char		parent[64];
 		char	   *arguments[] = {(char *) program, limit, parent,
-#ifdef UNSANDBOXED
-			"--allow-unsandboxed",
-#endif
-		NULL};
+		unsandboxed ? "--allow-unsandboxed" : NULL, NULL};
 		char	   *environment[] = {NULL};
 		int			null = open("/dev/null", O_RDWR);
 
-		snprintf(limit, sizeof(limit), "--memory-limit=%llu", (unsigned long long) memory_limit);
+		snprintf(limit, sizeof(limit), "--memory-limit=%llu",
+				 unsandboxed ? 0 : (unsigned long long) memory_limit);
 		snprintf(parent, sizeof(parent), "--parent=%d", (int) getppid());
 		/* Out of the way of 3 and 4 first. */
 		pair[1] = fcntl(pair[1], F_DUPFD, 20);
@@ -216,9 +216,8 @@ start_decoder(uint64_t memory_limit)
 		dup2(started.memory, DECODER_MEMORY_FD);
 		dup2(null, 0);
 		dup2(null, 1);
-#ifndef UNSANDBOXED
-		dup2(null, 2);
-#endif
+		if (!unsandboxed)
+			dup2(null, 2);		/* sanitizers have something to say there */
 		execve(program, arguments, environment);
 		_exit(127);
 	}
@@ -385,9 +384,9 @@ make_quarters(const char *name, int width, int height)
 			bool		right = x >= width / 2;
 			bool		below = y >= height / 2;
 
-			bytes[length++] = right == below ? 255 : 0;
-			bytes[length++] = right ? 255 : 0;
-			bytes[length++] = below ? 255 : 0;
+			bytes[length++] = right == below ? '\xff' : '\0';
+			bytes[length++] = right ? '\xff' : '\0';
+			bytes[length++] = below ? '\xff' : '\0';
 		}
 	}
 	write_file(name, bytes, length);
@@ -473,6 +472,7 @@ make_images(void)
 		!vips("cast clear.v clear.png uchar") ||
 		!vips("arrayjoin 'quarters.ppm quarters.ppm quarters.ppm' pages.gif[page_height=480] --across 1") ||
 		!vips("arrayjoin 'quarters.ppm quarters.ppm quarters.ppm' pages.tif[page_height=480] --across 1") ||
+		!vips("black strip.jpg 1568 1 --bands 3") ||
 		!vips("black black.jpg[interlace] 12000 12000 --bands 3"))
 		bail_out("could not make the test images: is libvips-tools installed?");
 	/* Not every libvips can write these. */
@@ -515,18 +515,17 @@ test_start(void)
 	check(WIFEXITED(status) && WEXITSTATUS(status) == 2, "started by hand it explains itself");
 
 	other = start_decoder(MEMORY_LIMIT);
-	check(exchange(&other, &request, sizeof(request)), "self-test is answered");
-#ifndef UNSANDBOXED
-	check_number(reply.sandboxed, 1, "the sandbox is active");
+	if (!exchange(&other, &request, sizeof(request)))
+		bail_out("the decoder does not start");
 	check_number(reply.n_outputs, 1, "self-test has an output");
-	if (pread(other.memory, report, sizeof(report) - 1, reply_offset(&request)) < 0)
-		bail_out("could not read the self-test");
-	while ((line = strsep(&rest, "\n")) != NULL && *line != '\0')
-		check(strstr(line, "\trefused\t") != NULL, "%s", line);
-#else
-	(void) line;
-	(void) rest;
-#endif
+	if (!unsandboxed)
+	{
+		check_number(reply.sandboxed, 1, "the sandbox is active");
+		if (pread(other.memory, report, sizeof(report) - 1, reply_offset(&request)) < 0)
+			bail_out("could not read the self-test");
+		while ((line = strsep(&rest, "\n")) != NULL && *line != '\0')
+			check(strstr(line, "\trefused\t") != NULL, "%s", line);
+	}
 	status = stop_decoder(&other);
 	check(WIFEXITED(status) && WEXITSTATUS(status) == 0, "it ends when the client hangs up");
 }
@@ -545,8 +544,9 @@ check_facts(const char *name, ImageFormat format, int flags, int pages)
 		  reply.facts.pages == (uint32_t) pages && reply.facts.orientation == 1,
 		  "%s: format %d, %dx%d, %d pages", name, reply.facts.format,
 		  (int) reply.facts.width, (int) reply.facts.height, (int) reply.facts.pages);
-	/* What vips adds by itself does not count. */
-	check((reply.facts.flags & ~IMAGE_HAS_EXIF) == flags, "%s: flags %x", name, reply.facts.flags);
+	/* What vips adds by itself does not count: EXIF, and to a GIF alpha. */
+	check((reply.facts.flags & ~IMAGE_HAS_EXIF &
+		   ~(format == IMAGE_FORMAT_GIF ? IMAGE_HAS_ALPHA : 0)) == flags, "%s: flags %x", name, reply.facts.flags);
 	free(file.bytes);
 }
 
@@ -564,8 +564,8 @@ test_probe(void)
 	check_facts("interlaced.png", IMAGE_FORMAT_PNG, IMAGE_IS_PROGRESSIVE, 1);
 	check_facts("half.png", IMAGE_FORMAT_PNG, IMAGE_HAS_ALPHA, 1);
 	check_facts("q.webp", IMAGE_FORMAT_WEBP, 0, 1);
-	check_facts("q.gif", IMAGE_FORMAT_GIF, IMAGE_HAS_ALPHA, 1);
-	check_facts("pages.gif", IMAGE_FORMAT_GIF, IMAGE_HAS_ALPHA, 3);
+	check_facts("q.gif", IMAGE_FORMAT_GIF, 0, 1);
+	check_facts("pages.gif", IMAGE_FORMAT_GIF, 0, 3);
 	check_facts("q.tif", IMAGE_FORMAT_TIFF, 0, 1);
 	check_facts("pages.tif", IMAGE_FORMAT_TIFF, 0, 3);
 	check_facts("q.avif", IMAGE_FORMAT_AVIF, 0, 1);
@@ -692,6 +692,8 @@ test_operations(void)
 	check_size(jpeg, "crop(width=33, height=44)", 33, 44);
 	check_size(jpeg, "crop(left=600, top=440, width=40, height=40)", 40, 40);
 	check_size(jpeg, "blur(sigma=2)|sharpen|grayscale|rotate(angle=270)|flip", 480, 640);
+	/* Shrunk on load by what suits the width, nothing would be left of the height. */
+	check_size(read_file("strip.jpg"), "resize(width=64)", 64, 1);
 	check_number(process(jpeg, "crop(left=600, top=0, width=41, height=40)"),
 				 DECODER_INVALID_OPERATION, "crop outside");
 	check_number(process(jpeg, "crop(width=641, height=1)"),
@@ -721,6 +723,7 @@ test_color(void)
 	Bytes		half = read_file("half.png");
 	Bytes		clear = read_file("clear.png");
 	Bytes		deep = read_file("deep.png");
+	int			pixel[4];
 
 	process_to_file(read_file("p3.jpg"), "resize(width=64)|png", "out.png");
 	check_pixel("out.png", 5, 5, 255, 0, 0, "display P3 becomes sRGB");
@@ -736,7 +739,9 @@ test_color(void)
 	check_pixel("out.jpg", 5, 5, 255, 127, 127, "transparent parts are laid on white");
 	process_to_file(half, "resize(width=64)|png", "out.png");
 	check_number(reply.output_facts[0].flags, IMAGE_HAS_ALPHA, "PNG keeps alpha");
-	check_pixel("out.png", 5, 5, 255, 0, 0, "and the colours under it");
+	read_pixel("out.png", 5, 5, pixel, 4);
+	check(pixel[0] == 255 && pixel[1] == 0 && pixel[2] == 0 && pixel[3] == 128,
+		  "and the colours under it: %d %d %d %d", pixel[0], pixel[1], pixel[2], pixel[3]);
 	process_to_file(clear, "resize(width=64)|jpeg(quality=95)", "out.jpg");
 	check_pixel("out.jpg", 5, 5, 255, 255, 255, "clear becomes white");
 	check_number(process(half, "blur|sharpen|grayscale|webp"), DECODER_OK, "alpha through operations");
@@ -968,7 +973,7 @@ test_leaks(void)
 
 		if (!send_job(&decoder, &request, inputs[i % 3], 1 + i % 3, several))
 			break;
-		if (i == rounds / 5)
+		if (i == rounds / 2)
 			before = memory_of(decoder.pid, "VmRSS");
 	}
 	after = memory_of(decoder.pid, "VmRSS");
@@ -1030,9 +1035,15 @@ main(int argc, char **argv)
 	char		command[128];
 	int			i;
 
+	if (argc > 1 && strcmp(argv[1], "--unsandboxed") == 0)
+	{
+		unsandboxed = true;
+		argv++;
+		argc--;
+	}
 	if (argc < 2)
 	{
-		fprintf(stderr, "usage: decoder_test imgpipe-decoder [folder]...\n");
+		fprintf(stderr, "usage: decoder_test [--unsandboxed] imgpipe-decoder [folder]...\n");
 		return 2;
 	}
 	program = argv[1];
@@ -1049,10 +1060,11 @@ main(int argc, char **argv)
 	test_orientation();
 	test_outputs();
 	test_malformed_frames();
-#ifndef UNSANDBOXED
-	test_memory_limit();
-	test_leaks();
-#endif
+	if (!unsandboxed)
+	{
+		test_memory_limit();
+		test_leaks();
+	}
 	for (i = 2; i < argc; i++)
 	{
 		int			n_files = try_folder(argv[i]);
