@@ -57,8 +57,8 @@ $(EXTENSION)--$(EXTVERSION).sql: $(SQL_PARTS)
 # The decoder is a program of its own: none of PostgreSQL's headers or flags.
 DECODER_CFLAGS = -O2 -g -std=gnu11 -fPIE -fstack-protector-strong -D_FORTIFY_SOURCE=2 \
 	-Wall -Wextra -Wno-missing-field-initializers $(WERROR) -Isrc -D_GNU_SOURCE \
-	$(shell $(PKG_CONFIG) --cflags vips gmodule-2.0)
-DECODER_LIBS = $(shell $(PKG_CONFIG) --libs vips gmodule-2.0) -lm
+	$(shell $(PKG_CONFIG) --cflags vips gmodule-no-export-2.0)
+DECODER_LIBS = $(shell $(PKG_CONFIG) --libs vips gmodule-no-export-2.0) -lm
 ifeq (0,$(shell $(PKG_CONFIG) --exists libseccomp; echo $$?))
 DECODER_CFLAGS += -DHAVE_SECCOMP $(shell $(PKG_CONFIG) --cflags libseccomp)
 DECODER_LIBS += $(shell $(PKG_CONFIG) --libs libseccomp)

@@ -143,10 +143,13 @@ widen_row(const uint8_t *restrict row, int width, int bands, bool alpha,
  */
 static void
 filter_down(const int16_t *const *rows, const int16_t *weights, int n_taps,
-			int16_t *sums, int n_samples)
+			bool alpha, int16_t *sums, int n_samples)
 {
-	/* Each product is cut off, by a half on average. */
-	const int16_t rounding = (int16_t) (n_taps / 2);
+	/*
+	 * Each product is cut off, by a half on average.  Where colours will be
+	 * divided by alpha, that is cut off as well and evens it out.
+	 */
+	const int16_t rounding = alpha ? 0 : (int16_t) (n_taps / 2);
 	int			start;
 	int			tap;
 	int			i;
@@ -309,7 +312,7 @@ run(Scaling *scaling)
 		for (tap = 0; tap < down->n_taps; tap++)
 			scaling->rows[tap] = scaling->ring +
 				((taps->first + tap) % down->n_taps) * scaling->stride;
-		filter_down(scaling->rows, taps->weights, down->n_taps,
+		filter_down(scaling->rows, taps->weights, down->n_taps, alpha,
 					scaling->sums, (int) scaling->stride);
 		separate_bands(scaling->sums, width, bands, scaling->planes);
 		filter_across(&scaling->across, scaling->planes, width, bands, alpha, scaling->line);
