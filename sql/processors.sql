@@ -83,7 +83,7 @@ SELECT owner = current_user::regrole AS mine, due FROM imgpipe.due_tasks();
 SELECT source_key, processor, version, attempts, output_names, pipelines FROM claim(1);
 SELECT source_key, processor, attempts FROM claim(8);
 SELECT source_key FROM claim(8);
-SELECT * FROM imgpipe.due_tasks();
+SELECT owner = current_user::regrole AS mine, due FROM imgpipe.due_tasks();
 SELECT * FROM queue WHERE name = 'web' ORDER BY source_key;
 CREATE TEMP VIEW task AS SELECT t.* FROM imgpipe.tasks t JOIN imgpipe.processors p USING (processor_id)
 	JOIN imgpipe.images i USING (image_id) WHERE p.name = 'web' AND i.source_key = 'png';
@@ -148,7 +148,7 @@ SET ROLE regress_imgpipe_team;
 SELECT imgpipe.create_processor('ours', '{"thumb": "webp"}');
 RESET ROLE;
 SET ROLE regress_imgpipe_stranger;
-SELECT name, owner FROM imgpipe.processors ORDER BY name;
+SELECT name, owner = 'regress_imgpipe_engineer'::regrole AS engineers FROM imgpipe.processors ORDER BY name;
 SELECT imgpipe.stop_processor('mine');
 SELECT imgpipe.process_images('mine');
 UPDATE imgpipe.processors SET owner = 'regress_imgpipe_stranger' WHERE name = 'mine';
@@ -184,9 +184,9 @@ INSERT INTO imgpipe.images (content, source_key) SELECT file, name FROM samples 
 DELETE FROM imgpipe.tasks t USING imgpipe.images i WHERE i.image_id = t.image_id AND i.source_key = 'turned jpeg';
 SELECT source, source_key, purge_at = imgpipe.purge_at(image_id) AS purged, format, width, height, megapixels, aspect_ratio, orientation,
 		bytes, processing, renditions, results
-	FROM imgpipe.image_facts, marks WHERE received_at >= before ORDER BY source_key;
+	FROM imgpipe.image_facts WHERE received_at >= (SELECT before FROM marks) ORDER BY source_key;
 SELECT source, format, sum(images) AS images, sum(bytes) AS bytes, max(average_bytes) AS average_bytes
-	FROM imgpipe.daily_volume, marks WHERE last_received_at >= before AND format IN ('webp', 'tiff') GROUP BY source, format ORDER BY format;
+	FROM imgpipe.daily_volume WHERE last_received_at >= (SELECT before FROM marks) AND format IN ('webp', 'tiff') GROUP BY source, format ORDER BY format;
 SELECT processor, version, enabled, pending, running, retrying, done, outputs, failed, delay_p50, delay_p95, bytes_in, bytes_out, bytes_ratio
 	FROM imgpipe.processor_performance WHERE processor IN ('web', 'label') ORDER BY processor;
 SELECT relname, reloptions FROM pg_class WHERE relnamespace = 'imgpipe'::regnamespace AND relkind = 'v'

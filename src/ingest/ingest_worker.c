@@ -671,6 +671,8 @@ imgpipe_ingest_main(Datum argument)
 			backoff = FIRST_BACKOFF;
 		else
 		{
+			if (worker->client != NULL)
+				slot_set_lag(lag());
 			worker_sleep(backoff, wait_event_idle());
 			backoff = Min(backoff * 2, LAST_BACKOFF);
 		}

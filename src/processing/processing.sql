@@ -47,7 +47,7 @@ CREATE TABLE imgpipe.tasks (
 	last_error text,
 	created_at timestamptz NOT NULL DEFAULT pg_catalog.now(),
 	UNIQUE (image_id, processor_id)
-) WITH (fillfactor = 70, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_scale_factor = 0.05,
+) WITH (autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_scale_factor = 0.05,
 	autovacuum_vacuum_cost_delay = 0, autovacuum_analyze_threshold = 1000);
 -- By processor, so that the backlog of one is not in the way of the others.
 CREATE INDEX tasks_due ON imgpipe.tasks (processor_id, available_at, task_id);

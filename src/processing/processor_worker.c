@@ -609,9 +609,6 @@ imgpipe_processor_main(Datum argument)
 	pqsignal(SIGTERM, on_terminate);
 	before_shmem_exit(give_back_at_exit, (Datum) 0);
 	function_timeout = RegisterTimeout(USER_TIMEOUT, on_function_timeout);
-	/* The queue counts on these, whatever the owner's settings are. */
-	SetConfigOption("default_transaction_isolation", "read committed", PGC_SUSET, PGC_S_OVERRIDE);
-	SetConfigOption("default_transaction_read_only", "off", PGC_SUSET, PGC_S_OVERRIDE);
 	batch_context = AllocSetContextCreate(TopMemoryContext, "imgpipe batch", ALLOCSET_DEFAULT_SIZES);
 	image_context = AllocSetContextCreate(TopMemoryContext, "imgpipe image", ALLOCSET_DEFAULT_SIZES);
 

@@ -31,10 +31,10 @@
 #define STORE_ROUND			10000	/* between looks at partitions */
 #define START_GRACE			30000	/* for a worker to come up */
 #define STOP_GRACE			10000	/* for a worker to end by itself */
+#define FAILURE_PAUSE		5000	/* before what failed is started again */
 
 /* One more processor worker for so many due tasks. */
 #define TASKS_PER_PROCESSOR	8
-#define TASKS_COUNTED		2000
 
 typedef void (*Duty) (void);
 
@@ -68,8 +68,8 @@ leave_controller(int code, Datum argument)
 	SpinLockAcquire(&controller->mutex);
 	controller->pid = 0;
 	controller->latch = NULL;
-	if (code != 0)
-		controller->retry_at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), 5000);
+	controller->retry_at = code == 0 ? 0 :
+		TimestampTzPlusMilliseconds(GetCurrentTimestamp(), FAILURE_PAUSE);
 	SpinLockRelease(&controller->mutex);
 }
 
@@ -265,7 +265,7 @@ start_worker(int index, WorkerKind kind, Oid role, int32 object, int16 slice, in
 	handles[index] = NULL;
 	SpinLockAcquire(&slot->mutex);
 	slot->state = WORKER_FAILED;
-	slot->retry_at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), 5000);
+	slot->retry_at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), FAILURE_PAUSE);
 	slot->last_error_at = GetCurrentTimestamp();
 	strlcpy(slot->last_error, "no background worker is free: raise max_worker_processes", IMGPIPE_ERROR_SIZE);
 	SpinLockRelease(&slot->mutex);
@@ -398,67 +398,110 @@ look_after_sources(void)
 	}
 }
 
+/* An owner of processors: its due tasks and its workers. */
+typedef struct Owner
+{
+	Oid			role;
+	int64		due;
+	int			workers;
+	bool		failing;		/* one of its workers waits for its back-off */
+} Owner;
+
+static void
+count_workers(Owner *owner, int *alive, int *kept)
+{
+	int			i;
+
+	for (i = 0; i < IMGPIPE_MAX_WORKERS; i++)
+	{
+		WorkerSlot *slot = &shared_state->workers[i];
+
+		if (!slot_is(slot, WORKER_PROCESSOR) || slot->role != owner->role)
+			continue;
+		if (!slot_is_alive(i))
+		{
+			if (may_retry(slot))
+				free_slot(i);
+			else
+				owner->failing = true;
+			continue;
+		}
+		owner->workers++;
+		(*alive)++;
+		slot->may_end = (*kept)++ >= imgpipe_min_processors;
+		if (owner->due > 0)
+			wake_process(slot->pid);
+	}
+}
+
+/* Asks one worker of an owner that has several to make room for another owner. */
+static void
+make_room(const Owner *owners, int n)
+{
+	int			i;
+
+	for (i = 0; i < IMGPIPE_MAX_WORKERS; i++)
+	{
+		WorkerSlot *slot = &shared_state->workers[i];
+		int			o;
+
+		if (!slot_is(slot, WORKER_PROCESSOR) || !slot_is_alive(i))
+			continue;
+		for (o = 0; o < n; o++)
+			if (owners[o].role == slot->role && owners[o].workers > 1)
+			{
+				stop_worker(i);
+				return;
+			}
+	}
+}
+
 /*
  * Processing: as many workers for each owner of processors as its due tasks
- * call for, imgpipe.max_processors in all.  Workers end by themselves when
- * they are idle, but for imgpipe.min_processors of them.
+ * call for, imgpipe.max_processors in all, and one for everybody before a
+ * second for anybody.  Workers end by themselves when they are idle, but for
+ * imgpipe.min_processors of them.
  */
 static void
 look_after_processors(void)
 {
+	Owner	   *owners;
+	int			n;
 	int			alive = 0;
 	int			kept = 0;
-	uint64		row;
+	int			share;
 	int			i;
 
-	run("SELECT p.owner::oid::bigint, pg_catalog.count(t.processor_id)"
-		" FROM imgpipe.processors p LEFT JOIN (SELECT q.processor_id FROM imgpipe.tasks q"
-		"   WHERE q.available_at <= pg_catalog.clock_timestamp() LIMIT " CppAsString2(TASKS_COUNTED) ") t"
-		"   ON t.processor_id = p.processor_id"
-		" WHERE p.enabled GROUP BY p.owner ORDER BY 2 DESC, 1", SPI_OK_SELECT);
-	busy |= SPI_processed > 0;
-
-	for (i = 0; i < IMGPIPE_MAX_WORKERS; i++)
-		if (slot_is(&shared_state->workers[i], WORKER_PROCESSOR) && slot_is_alive(i))
-			alive++;
-
-	for (row = 0; row < SPI_processed; row++)
+	run("SELECT owner::oid::bigint, due FROM imgpipe.due_tasks() ORDER BY due DESC, 1", SPI_OK_SELECT);
+	n = SPI_processed;
+	busy |= n > 0;
+	owners = palloc0(Max(n, 1) * sizeof(Owner));
+	for (i = 0; i < n; i++)
 	{
-		Oid			owner = number_at(row, 1);
-		int64		due = number_at(row, 2);
-		int			wanted = (due + TASKS_PER_PROCESSOR - 1) / TASKS_PER_PROCESSOR;
-		int			mine = 0;
-		bool		failing = false;
-
-		for (i = 0; i < IMGPIPE_MAX_WORKERS; i++)
-		{
-			WorkerSlot *slot = &shared_state->workers[i];
-
-			if (!slot_is(slot, WORKER_PROCESSOR) || slot->role != owner)
-				continue;
-			if (!slot_is_alive(i))
-			{
-				/* One that failed is started again after its back-off. */
-				if (may_retry(slot))
-					free_slot(i);
-				else
-					failing = true;
-				continue;
-			}
-			mine++;
-			slot->may_end = kept++ >= imgpipe_min_processors;
-			if (due > 0)
-				wake_process(slot->pid);
-		}
-		while (!failing && alive < imgpipe_max_processors &&
-			   (mine < wanted || kept < imgpipe_min_processors))
-		{
-			start_worker(-1, WORKER_PROCESSOR, owner, 0, 0, 0);
-			mine++;
-			kept++;
-			alive++;
-		}
+		owners[i].role = number_at(i, 1);
+		owners[i].due = number_at(i, 2);
+		count_workers(&owners[i], &alive, &kept);
 	}
+
+	for (share = 1; share <= imgpipe_max_processors; share++)
+		for (i = 0; i < n; i++)
+		{
+			int			needed = Min((owners[i].due + TASKS_PER_PROCESSOR - 1) / TASKS_PER_PROCESSOR, share);
+
+			if (owners[i].failing || owners[i].workers >= share ||
+				(owners[i].workers >= needed && kept >= imgpipe_min_processors))
+				continue;
+			if (alive >= imgpipe_max_processors)
+			{
+				if (share == 1)
+					make_room(owners, n);
+				return;
+			}
+			start_worker(-1, WORKER_PROCESSOR, owners[i].role, 0, 0, 0);
+			owners[i].workers++;
+			alive++;
+			kept++;
+		}
 }
 
 /* The extension was dropped: nobody is left to serve. */

@@ -172,6 +172,7 @@ void
 imgpipe_launcher_main(Datum argument)
 {
 	TimestampTz last_scan = 0;
+	bool		complete = true;
 
 	pqsignal(SIGTERM, die);
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
@@ -185,9 +186,8 @@ imgpipe_launcher_main(Datum argument)
 
 	for (;;)
 	{
-		bool		complete;
-
-		if (TimestampDifferenceExceeds(last_scan, GetCurrentTimestamp(), SCAN_INTERVAL - 1))
+		/* What cannot be started may be a database that was dropped. */
+		if (!complete || TimestampDifferenceExceeds(last_scan, GetCurrentTimestamp(), SCAN_INTERVAL - 1))
 		{
 			scan_databases();
 			last_scan = GetCurrentTimestamp();

@@ -99,6 +99,9 @@ worker_start(void)
 	BackgroundWorkerUnblockSignals();
 	BackgroundWorkerInitializeConnectionByOid(arguments.database, arguments.role,
 											  OidIsValid(arguments.role) ? WORKER_CONNECTION_FLAGS : 0);
+	/* Queue and positions count on these, whatever the role's settings are. */
+	SetConfigOption("default_transaction_isolation", "read committed", PGC_SUSET, PGC_S_OVERRIDE);
+	SetConfigOption("default_transaction_read_only", "off", PGC_SUSET, PGC_S_OVERRIDE);
 	pgstat_report_appname(MyBgworkerEntry->bgw_name);
 	return &arguments;
 }

@@ -82,25 +82,25 @@ is($node->safe_psql('postgres', "SELECT string_agg(source_key, ', ' ORDER BY sou
 # Nor is a missing partition, which PostgreSQL reports as a check that failed.
 $node->safe_psql('postgres', "SELECT imgpipe.stop_source('mixed')");
 ok(poll_until($node, 'SELECT state FROM imgpipe.source_status', 'stopped'), 'stopped');
-my $before = $node->safe_psql('postgres', 'SELECT count(*) FROM imgpipe.dead_letters');
-$node->safe_psql('postgres', "UPDATE imgpipe.sources SET retention = '9 years'");
+my $dead_letters = "SELECT count(*) FROM imgpipe.dead_letters WHERE stage = 'ingest'";
+my $before = $node->safe_psql('postgres', $dead_letters);
+$node->safe_psql('postgres', "UPDATE imgpipe.sources SET retention = '40 days'");
 $node->safe_psql('postgres', "SELECT imgpipe.start_source('mixed')");
 $broker->produce('mixed', [$photo], key => 'far');
 ok(poll_until($node, "SELECT count(*) FROM imgpipe.images WHERE source_key = 'far'", 1, 300), 'a partition that is missing is waited for');
-is($node->safe_psql('postgres', 'SELECT count(*) FROM imgpipe.dead_letters'), $before, 'without a dead letter');
+is($node->safe_psql('postgres', $dead_letters), $before, 'without a dead letter');
 
 # A decoder that is killed is not the image's fault.
 {
+	my $arrived = 'SELECT count(*) FROM imgpipe.images WHERE source_offset > 111';
 	my $killed = 0;
-	$broker->produce_many('mixed', [ map { { file => $_ } } mass_images(300) ]);
-	ok(poll_code(sub {
-		$killed += kill 'KILL', decoder_pids($node);
-		return $killed >= 3 || $node->safe_psql('postgres', 'SELECT lag_messages FROM imgpipe.source_status') eq '0' && $killed > 0;
-	}), 'decoders are killed under load');
-	ok(poll_until($node, 'SELECT state, lag_messages FROM imgpipe.source_status', 'idle|0'), 'ingest goes on');
-	is($node->safe_psql('postgres', 'SELECT count(*), count(DISTINCT source_offset) FROM imgpipe.images WHERE source_offset > 111'), '300|300', 'with every image');
-	is($node->safe_psql('postgres', 'SELECT count(*) FROM imgpipe.dead_letters'), $before, 'and no dead letter');
-	is($node->safe_psql('postgres', "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'imgpipe ingest'"), 1, 'the server did not notice');
+	$broker->produce_many('mixed', [ map { { file => $_ } } mass_images(600) ]);
+	poll_code(sub { $killed += kill 'KILL', decoder_pids($node); $node->safe_psql('postgres', $arrived) >= 600 });
+	cmp_ok($killed, '>', 0, 'decoders are killed under load');
+	is($node->safe_psql('postgres', 'SELECT count(*), count(DISTINCT source_offset) FROM imgpipe.images WHERE source_offset > 111'),
+		'600|600', 'every image arrives all the same');
+	is($node->safe_psql('postgres', $dead_letters), $before, 'without a dead letter');
+	unlike(slurp_file($node->logfile), qr/all server processes terminated/, 'the server did not notice');
 }
 
 $node->stop;

@@ -181,6 +181,7 @@ query(q[SELECT imgpipe.drop_processor('slow')]);
 query(q[
 	CREATE ROLE tagger LOGIN;
 	CREATE ROLE neighbour;
+	CREATE ROLE chief SUPERUSER;
 	GRANT neighbour TO tagger;
 	GRANT USAGE ON SCHEMA imgpipe TO tagger;
 	GRANT SELECT ON imgpipe.images TO tagger;
@@ -214,13 +215,13 @@ $node->safe_psql('postgres', q[
 	BEGIN
 		SELECT jsonb_object_agg(s, tagger.tell(s)) INTO answers FROM unnest(ARRAY[
 			'SELECT * FROM public.secret',
-			'SET ROLE postgres',
-			'SET SESSION AUTHORIZATION postgres',
+			'SET ROLE chief',
+			'SET SESSION AUTHORIZATION chief',
 			'SELECT * FROM imgpipe.renditions',
 			'INSERT INTO imgpipe.results (image_id, processor, version) VALUES (imgpipe.new_image_id(), ''forged'', 1)',
 			'DELETE FROM imgpipe.tasks',
-			'SELECT imgpipe.claim_tasks(''postgres'', 1, ''1 hour'')',
-			'UPDATE imgpipe.processors SET owner = ''postgres''',
+			'SELECT imgpipe.claim_tasks(''chief'', 1, ''1 hour'')',
+			'UPDATE imgpipe.processors SET owner = ''chief''',
 			'COPY (SELECT 1) TO PROGRAM ''true''']) s;
 		-- All of this stays in the session unless somebody clears it away.
 		CREATE TEMP TABLE left_over (i integer);
@@ -245,10 +246,10 @@ is($answers, join("\n",
 		q[INSERT INTO imgpipe.results (image_id, processor, version) VALUES (imgpipe.new_image_id(), 'forged', 1)|42501],
 		q[SELECT * FROM imgpipe.renditions|42501],
 		q[SELECT * FROM public.secret|42501],
-		q[SELECT imgpipe.claim_tasks('postgres', 1, '1 hour')|42501],
-		q[SET ROLE postgres|42501],
-		q[SET SESSION AUTHORIZATION postgres|42501],
-		q[UPDATE imgpipe.processors SET owner = 'postgres'|42501],
+		q[SELECT imgpipe.claim_tasks('chief', 1, '1 hour')|42501],
+		q[SET ROLE chief|42501],
+		q[SET SESSION AUTHORIZATION chief|42501],
+		q[UPDATE imgpipe.processors SET owner = 'chief'|42501],
 		q[after reset|tagger],
 		q[isolation|read committed],
 		q[locks|0],

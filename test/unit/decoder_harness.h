@@ -1,6 +1,6 @@
 /*
  * decoder_harness.h
- *		What decoder_test.c stands on: TAP, files, images, and a decoder to talk to.
+ *		What decoder_test.c and fuzz/decoder_fuzz.c stand on: TAP, files, images, and a decoder to talk to.
  *
  * Functions in a header, so that the test stays one file to compile.
  */
@@ -25,7 +25,9 @@
 
 #include "decoder/protocol.h"
 
+#ifndef PATIENCE
 #define PATIENCE		60000	/* ms until a silent decoder counts as hung */
+#endif
 #define MEGABYTE		(UINT64_C(1024) * 1024)
 #define MEMORY_LIMIT	(512 * MEGABYTE)
 
@@ -266,9 +268,10 @@ new_request(DecoderOperation operation)
 	return request;
 }
 
-static bool
-send_job(Decoder *other, DecoderRequest *request, Bytes input,
-		 int n_pipelines, const char *const *pipelines)
+/* Puts input and pipelines where the decoder finds them. */
+static void
+write_job(Decoder *other, DecoderRequest *request, Bytes input,
+		  int n_pipelines, const char *const *pipelines)
 {
 	off_t		offset = input.length;
 	int			i;
@@ -286,6 +289,13 @@ send_job(Decoder *other, DecoderRequest *request, Bytes input,
 			bail_out("could not write to the memory file");
 		offset += strlen(pipelines[i]);
 	}
+}
+
+static bool
+send_job(Decoder *other, DecoderRequest *request, Bytes input,
+		 int n_pipelines, const char *const *pipelines)
+{
+	write_job(other, request, input, n_pipelines, pipelines);
 	return exchange(other, request, sizeof(*request));
 }
 
