@@ -232,8 +232,8 @@ codec_check_limit(DecoderReply *reply, DecoderLimit limit, uint64_t value,
 }
 
 /* Everything that can be known of the input without decoding a pixel. */
-bool
-codec_read_header(const CodecJob *job, DecoderReply *reply, VipsImage **image)
+static bool
+read_header(const CodecJob *job, DecoderReply *reply, VipsImage **image)
 {
 	const CodecBytes *input = &job->inputs[0];
 	int			format;
@@ -266,7 +266,7 @@ codec_probe(const CodecJob *job, DecoderReply *reply)
 {
 	VipsImage  *image = NULL;
 
-	if (codec_read_header(job, reply, &image))
+	if (read_header(job, reply, &image))
 		g_object_unref(image);
 	vips_error_clear();
 }
@@ -417,7 +417,7 @@ codec_process(const CodecJob *job, DecoderReply *reply)
 		}
 	}
 
-	if (parsed && codec_read_header(job, reply, &image))
+	if (parsed && read_header(job, reply, &image))
 		process_all(job, reply, pipelines, &image);
 
 	g_clear_object(&image);

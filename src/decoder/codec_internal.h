@@ -39,8 +39,6 @@ extern bool codec_fail_libvips(DecoderReply *reply, DecoderStatus status,
 							   const char *what);
 extern bool codec_check_limit(DecoderReply *reply, DecoderLimit limit,
 							  uint64_t value, uint64_t maximum);
-extern bool codec_read_header(const CodecJob *job, DecoderReply *reply,
-							  VipsImage **image);
 
 /* codec_load.c */
 extern bool codec_identify(const CodecBytes *input, DecoderReply *reply);

@@ -163,11 +163,6 @@ check_request(const DecoderRequest *request, uint64_t *length)
 	switch (request->operation)
 	{
 		case DECODER_PROBE:
-		case DECODER_VERIFY:
-		case DECODER_EXIF:
-		case DECODER_IPTC:
-		case DECODER_XMP:
-		case DECODER_ICC_PROFILE:
 			return request->n_inputs > 0;
 		case DECODER_PROCESS:
 			return request->n_inputs > 0 && request->n_outputs > 0;
@@ -209,21 +204,10 @@ run_job(const DecoderRequest *request, const char *bytes, DecoderReply *reply)
 		job.pipelines[i] = (CodecBytes) {bytes, request->pipeline_length[i]};
 		bytes += request->pipeline_length[i];
 	}
-	switch (request->operation)
-	{
-		case DECODER_PROBE:
-			codec_probe(&job, reply);
-			break;
-		case DECODER_PROCESS:
-			codec_process(&job, reply);
-			break;
-		case DECODER_VERIFY:
-			codec_verify(&job, reply);
-			break;
-		default:
-			codec_metadata(&job, reply);
-			break;
-	}
+	if (request->operation == DECODER_PROBE)
+		codec_probe(&job, reply);
+	else
+		codec_process(&job, reply);
 }
 
 static void

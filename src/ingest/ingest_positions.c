@@ -310,7 +310,9 @@ void
 positions_advance(IngestWorker *worker, int n, const PositionMove *moves)
 {
 	static SPIPlanPtr plan = NULL;
-	Oid			types[] = {INT4OID, INT4ARRAYOID, INT8ARRAYOID, INT8ARRAYOID, INT8ARRAYOID, INT8ARRAYOID, TIMESTAMPTZARRAYOID};
+	Oid			types[] = {
+		INT4OID, INT4ARRAYOID, INT8ARRAYOID, INT8ARRAYOID, INT8ARRAYOID, INT8ARRAYOID, TIMESTAMPTZARRAYOID
+	};
 	Datum		values[lengthof(types)];
 	Datum	   *columns[lengthof(types)];
 	bool	   *no_timestamp = palloc0(sizeof(bool) * n);
