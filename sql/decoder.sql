@@ -31,7 +31,10 @@ CREATE TABLE damaged (content image);
 INSERT INTO damaged SELECT substr(large::bytea, 1, image_bytes(large) / 2)
 	FROM samples, process_image(file::image, 'resize(width=1200, enlarge=true) | jpeg(quality=100)') large WHERE name = 'jpeg';
 SELECT image_format(content), image_width(content) FROM damaged;
+-- the detail is libvips' own and changes with its version
+\set VERBOSITY terse
 SELECT process_image(content, 'resize(width=600) | png') FROM damaged;
+\set VERBOSITY default
 SELECT image_width(process_image(file::image, 'resize(width=6) | png')) FROM samples WHERE name = 'jpeg';
 DROP TABLE damaged;
 

@@ -9,7 +9,7 @@ FROM (VALUES (1, 'resize(height=10)'),
              (2, 'resize(width=10,enlarge=yes)'),
              (3, 'crop(height=20,width=10)'),
              (4, 'crop(height=20,top=0,left=3,width=10)'),
-             (5, 'rotate(angle=270)|flip|flip(direction=horizontal)'),
+             (5, 'rotate(angle=270)|flip|FLOP'),
              (6, E'grayscale\n\t| blur ( sigma = .50 )'),
              (7, 'sharpen(edges=2.50, flat=0, sigma=1.0)'),
              (8, 'jpeg(quality=90)'),
@@ -37,7 +37,7 @@ SELECT 'resize(800)'::imgpipe.pipeline;
 SELECT 'resize width=800'::imgpipe.pipeline;
 SELECT 'flip |'::imgpipe.pipeline;
 SELECT 'flip; DROP TABLE images'::imgpipe.pipeline;
-SELECT 'flip(direction=''vertical'')'::imgpipe.pipeline;
+SELECT 'resize(width=1, height=1, fit=''cover'')'::imgpipe.pipeline;
 SELECT 'flip(''vertical'::imgpipe.pipeline;
 SELECT 'resize(width=1, height=2, width=3)'::imgpipe.pipeline;
 SELECT 'webp | resize(width=800)'::imgpipe.pipeline;
@@ -46,7 +46,18 @@ SELECT 'webp | resize(width=800)'::imgpipe.pipeline;
 SELECT 'resize'::imgpipe.pipeline;
 SELECT 'resize(width=800, fit=fill)'::imgpipe.pipeline;
 SELECT 'flip | crop(width=10)'::imgpipe.pipeline;
-SELECT 'rotate(angle=100)'::imgpipe.pipeline;
+SELECT 'rotate(angle=400)'::imgpipe.pipeline;
+SELECT 'resize(width=800, height=600, gravity=north)'::imgpipe.pipeline;
+SELECT 'keep(metadata=icc, gps=true)'::imgpipe.pipeline;
+SELECT 'text(text='''')'::imgpipe.pipeline;
+
+-- Where operations may stand.
+SELECT 'pages(last=3) | autorotate(enabled=off) | keep | flip | auto'::imgpipe.pipeline;
+SELECT 'flip | pages(last=3)'::imgpipe.pipeline;
+SELECT 'keep | flip | keep'::imgpipe.pipeline;
+
+-- A name that is like none of them: all there are.
+SELECT 'explode'::imgpipe.pipeline;
 
 -- Values: of the wrong type, out of range.
 SELECT 'webp(quality=high)'::imgpipe.pipeline;
@@ -74,8 +85,8 @@ EXCEPTION WHEN OTHERS THEN
 	RETURN SQLSTATE;
 END $$;
 SELECT left(p, 30) AS p, pg_temp.state_of(p)
-FROM (VALUES ('flip'), ('flop'), ('flip(direction=up)'), ('webp(quality=0)'), ('webp(quality=1)'),
-             ('rotate'), ('rotate(angle=91)'), ('webp|png'), (repeat('flip|', 32) || 'flip')) AS v (p);
+FROM (VALUES ('flip'), ('flap'), ('resize(width=1,enlarge=up)'), ('webp(quality=0)'), ('webp(quality=1)'),
+             ('rotate'), ('rotate(angle=361)'), ('webp|png'), (repeat('flip|', 32) || 'flip')) AS v (p);
 
 -- Only so much is quoted of what was typed.
 SELECT repeat('x', 5000)::imgpipe.pipeline;
@@ -87,7 +98,7 @@ INSERT INTO pipelines VALUES ('webp'::text, NULL);
 INSERT INTO pipelines VALUES ('webp'::text::imgpipe.pipeline, NULL);
 SELECT p, t FROM pipelines;
 SELECT ARRAY['flip', 'resize(width=1)|png']::imgpipe.pipeline[];
-SELECT ARRAY['flip(direction=vertical)']::text[]::imgpipe.pipeline[]::text[];
+SELECT ARRAY['resize(width=1, fit=inside)']::text[]::imgpipe.pipeline[]::text[];
 PREPARE with_parameter(imgpipe.pipeline) AS SELECT $1, pg_typeof($1);
 EXECUTE with_parameter('FLIP|WEBP');
 DEALLOCATE with_parameter;
@@ -152,16 +163,23 @@ SELECT count(*) FROM copied WHERE p::text = 'flip | webp';
 -- The type.
 SELECT typstorage, typlen, typalign, typcollation FROM pg_type WHERE oid = 'imgpipe.pipeline'::regtype;
 
--- The reference.
-SELECT operation, kind, argument, type, required, default_value, minimum, maximum, words
-FROM imgpipe.pipeline_operations();
+-- The reference; docs/operations.md is made of the same table.
+SELECT operation, kind FROM imgpipe.pipeline_operations() WHERE argument IS NULL;
+SELECT operation, argument, type, required, default_value, minimum, maximum, words
+FROM imgpipe.pipeline_operations() WHERE operation IN ('crop', 'text', 'jpeg') AND argument IS NOT NULL;
 SELECT count(*) FILTER (WHERE description !~ '\.$') AS not_sentences,
        count(*) FILTER (WHERE argument IS NULL AND type IS NOT NULL) AS odd
 FROM imgpipe.pipeline_operations();
 -- Every default is a value that the argument takes.
-SELECT operation, argument, default_value
-FROM imgpipe.pipeline_operations()
-WHERE default_value IS NOT NULL
-  AND pg_temp.state_of(format('%s(%s%s=%s)', operation,
-                              CASE operation WHEN 'resize' THEN 'width=1,height=1,' END,
-                              argument, default_value)) <> 'accepted';
+SELECT count(*) AS defaults,
+       count(*) FILTER (WHERE pg_temp.state_of(format('%s(%s%s=%s)', operation, needed, argument, default_value)) <> 'accepted') AS refused
+FROM imgpipe.pipeline_operations(),
+     LATERAL (SELECT CASE WHEN operation = 'resize' AND argument IN ('gravity', 'background') THEN 'width=1, height=1, fit=contain, '
+                          WHEN operation = 'resize' THEN 'width=1, height=1, '
+                          WHEN operation = 'crop' THEN 'width=1, height=1, '
+                          WHEN operation = 'extend' AND argument NOT IN ('left', 'top', 'right', 'bottom') THEN 'left=1, '
+                          WHEN operation = 'rotate' THEN 'angle=1, '
+                          WHEN operation = 'text' THEN 'text=''a'', '
+                          WHEN operation = 'png' AND argument = 'colors' THEN 'palette=true, '
+                          WHEN operation = 'tiff' AND argument = 'quality' THEN 'compression=jpeg, ' END) AS c (needed)
+WHERE default_value IS NOT NULL;

@@ -6,7 +6,10 @@
  * request and kept for the next.  It is killed when a request is cancelled,
  * takes longer than imgpipe.decoder_timeout or is answered with nonsense, and
  * when the process exits; should the process be killed itself, the kernel
- * kills the decoder (PR_SET_PDEATHSIG).
+ * kills the decoder (PR_SET_PDEATHSIG).  It ends by itself when nothing was
+ * asked of it for imgpipe.decoder_idle_timeout.  Nobody looks then: until the
+ * next request, or the end of the process, an entry in the kernel's table of
+ * processes is left of it.
  *
  * The decoder has parsed hostile bytes.  Nothing that it says is believed
  * without a check, and the memory that it shares with us is only ever read by
@@ -19,12 +22,14 @@
 #include <signal.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include "decoder/client.h"
-#include "decoder/protocol.h"
+#include "decoder/failure.h"
 #include "imgpipe.h"
+#include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "storage/fd.h"
 #include "storage/ipc.h"
@@ -36,7 +41,11 @@
 /* Shared memory above this is given back after the request. */
 #define KEPT_MEMORY		(32 * 1024 * 1024)
 
+/* Bytes copied at once: between two of these a query can be cancelled. */
+#define COPY_SIZE		(1024 * 1024)
+
 /* Exit codes of imgpipe-decoder, and of the child that could not become it. */
+#define EXIT_IDLE				0
 #define EXIT_SANDBOX_REFUSED	3
 #define EXIT_SETUP_FAILED		4
 #define EXIT_NOT_EXECUTABLE		127
@@ -48,13 +57,29 @@ typedef struct Decoder
 	int			memory;
 	WaitEventSet *wait_set;		/* latch, socket, postmaster death */
 	int			memory_limit;	/* as it was started, MB */
+	int			idle_timeout;	/* ms */
 	bool		unsandboxed;
 } Decoder;
 
-static Decoder decoder;
+/* One request: what to do, with what, and what came of it. */
+typedef struct Job
+{
+	DecoderOperation operation;
+	int			n_inputs;
+	const char *inputs[DECODER_MAX_INPUTS];
+	Size		input_lengths[DECODER_MAX_INPUTS];
+	int			n_outputs;		/* wanted */
+	const char *const *pipelines;	/* as many, or NULL */
+	bool		optional;		/* no output is an answer, too */
+	Size		header_size;	/* left free before the bytes of each output */
+	Size		max_output;		/* bytes of one */
 
-static bool fail(DecoderFailure *failure, DecoderFailureKind kind, int sqlerrcode,
-				 char *message, char *detail, const char *hint);
+	struct varlena *outputs[DECODER_MAX_OUTPUTS];
+	DecoderRequest request;
+	DecoderReply reply;
+} Job;
+
+static Decoder decoder;
 
 /*
  * Kills the decoder, if there is one, and returns how it ended as waitpid
@@ -141,13 +166,20 @@ decoder_start(DecoderFailure *failure)
 	char		parent[32];
 	char	   *arguments[5];
 	int			n_arguments = 0;
+	struct timeval idle_timeout = {
+		.tv_sec = imgpipe_decoder_idle_timeout / 1000,
+		.tv_usec = imgpipe_decoder_idle_timeout % 1000 * 1000
+	};
 	int			sockets[2];
 	int			memory;
 	int			saved_errno;
+	sigset_t	all_signals;
+	sigset_t	signals_before;
 	pid_t		pid;
 
 	if (decoder.pid != 0 &&
 		(decoder.memory_limit != imgpipe_decoder_memory_limit ||
+		 decoder.idle_timeout != imgpipe_decoder_idle_timeout ||
 		 decoder.unsandboxed != imgpipe_allow_unsandboxed_decoder ||
 		 decoder_has_ended()))
 		decoder_kill();
@@ -172,16 +204,32 @@ decoder_start(DecoderFailure *failure)
 	}
 
 	if (!AcquireExternalFD())
-		return fail(failure, DECODER_LOST, ERRCODE_INSUFFICIENT_RESOURCES,
-					pstrdup("could not start the image decoder: too many open files"), NULL,
-					"Raise max_files_per_process.");
+		return decoder_fail(failure, DECODER_LOST, ERRCODE_INSUFFICIENT_RESOURCES,
+							pstrdup("could not start the image decoder: too many open files"), NULL,
+							"Raise max_files_per_process.");
 	ReserveExternalFD();
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, sockets) < 0)
 		goto no_socket;
 	memory = memfd_create("imgpipe", MFD_CLOEXEC);
 	if (memory < 0)
 		goto no_memory;
+	/* The decoder ends when it has waited in vain for so long. */
+	if (setsockopt(sockets[1], SOL_SOCKET, SO_RCVTIMEO, &idle_timeout, sizeof(idle_timeout)) < 0)
+		goto no_process;
+
+	/*
+	 * A cancel goes to the whole process group.  Until the child has left it,
+	 * our handlers must not run there: they would set our latch in shared
+	 * memory without waking us, and then ours would find it set and not do so
+	 * either.
+	 */
+	sigfillset(&all_signals);
+	sigprocmask(SIG_SETMASK, &all_signals, &signals_before);
 	pid = fork();
+	saved_errno = errno;
+	if (pid != 0)
+		sigprocmask(SIG_SETMASK, &signals_before, NULL);
+	errno = saved_errno;
 	if (pid < 0)
 		goto no_process;
 	if (pid == 0)
@@ -192,6 +240,7 @@ decoder_start(DecoderFailure *failure)
 	decoder.socket = sockets[0];
 	decoder.memory = memory;
 	decoder.memory_limit = imgpipe_decoder_memory_limit;
+	decoder.idle_timeout = imgpipe_decoder_idle_timeout;
 	decoder.unsandboxed = imgpipe_allow_unsandboxed_decoder;
 	decoder.wait_set = create_session_wait_event_set(3);
 	AddWaitEventToSet(decoder.wait_set, WL_LATCH_SET, PGINVALID_SOCKET, MyLatch, NULL);
@@ -211,40 +260,38 @@ no_memory:
 no_socket:
 	ReleaseExternalFD();
 	ReleaseExternalFD();
-	return fail(failure, DECODER_LOST, ERRCODE_INSUFFICIENT_RESOURCES,
-				psprintf("could not start the image decoder: %m"), NULL, NULL);
+	return decoder_fail(failure, DECODER_LOST, ERRCODE_INSUFFICIENT_RESOURCES,
+						psprintf("could not start the image decoder: %m"), NULL, NULL);
 }
 
-/* The decoder is gone, or may as well be: says how it ended. */
+/* The decoder is gone; status says how it ended. */
 static bool
-decoder_lost(DecoderFailure *failure)
+decoder_lost(int status, DecoderFailure *failure)
 {
-	int			status = decoder_kill();
-
 	if (WIFEXITED(status) && WEXITSTATUS(status) == EXIT_SANDBOX_REFUSED)
-		return fail(failure, DECODER_LOST, ERRCODE_FEATURE_NOT_SUPPORTED,
-					pstrdup("image decoder refused to run without its sandbox"),
-					pstrdup("This platform has no seccomp, or does not allow it."),
-					"A superuser can accept the risk with imgpipe.allow_unsandboxed_decoder = on.");
+		return decoder_fail(failure, DECODER_LOST, ERRCODE_FEATURE_NOT_SUPPORTED,
+							pstrdup("image decoder refused to run without its sandbox"),
+							pstrdup("This platform has no seccomp, or does not allow it."),
+							"A superuser can accept the risk with imgpipe.allow_unsandboxed_decoder = on.");
 	if (WIFEXITED(status) && WEXITSTATUS(status) == EXIT_NOT_EXECUTABLE)
-		return fail(failure, DECODER_LOST, ERRCODE_UNDEFINED_FILE,
-					pstrdup("could not execute the image decoder"),
-					psprintf("The program should be \"%s/" DECODER_PROGRAM "\".", pkglib_path),
-					"Install imgpipe on this server with make install.");
+		return decoder_fail(failure, DECODER_LOST, ERRCODE_UNDEFINED_FILE,
+							pstrdup("could not execute the image decoder"),
+							psprintf("The program should be \"%s/" DECODER_PROGRAM "\".", pkglib_path),
+							"Install imgpipe on this server with make install.");
 	if (WIFEXITED(status))
-		return fail(failure, DECODER_LOST, ERRCODE_SYSTEM_ERROR,
-					psprintf("imgpipe: the image decoder stopped with exit code %d",
-							 WEXITSTATUS(status)),
-					NULL,
-					WEXITSTATUS(status) == EXIT_SETUP_FAILED ?
-					"Run " DECODER_PROGRAM " by hand to see what it lacks; imgpipe.decoder_memory_limit may be too low." :
-					"A new one starts with the next request.");
-	return fail(failure, DECODER_LOST, ERRCODE_SYSTEM_ERROR,
-				psprintf("imgpipe: the image decoder stopped by signal %d: %s",
-						 WTERMSIG(status), pg_strsignal(WTERMSIG(status))),
-				NULL,
-				"A new one starts with the next request. Where the same image does this again, "
-				"it needs more than imgpipe.decoder_memory_limit or meets a fault in libvips.");
+		return decoder_fail(failure, DECODER_LOST, ERRCODE_SYSTEM_ERROR,
+							psprintf("imgpipe: the image decoder stopped with exit code %d",
+									 WEXITSTATUS(status)),
+							NULL,
+							WEXITSTATUS(status) == EXIT_SETUP_FAILED ?
+							"Run " DECODER_PROGRAM " by hand to see what it lacks; imgpipe.decoder_memory_limit may be too low." :
+							"A new one starts with the next request.");
+	return decoder_fail(failure, DECODER_LOST, ERRCODE_SYSTEM_ERROR,
+						psprintf("imgpipe: the image decoder stopped by signal %d: %s",
+								 WTERMSIG(status), pg_strsignal(WTERMSIG(status))),
+						NULL,
+						"A new one starts with the next request. Where the same image does this again, "
+						"it needs more than imgpipe.decoder_memory_limit or meets a fault in libvips.");
 }
 
 /* A reply that no honest decoder sends. */
@@ -252,9 +299,9 @@ static bool
 decoder_dishonest(DecoderFailure *failure, const char *what)
 {
 	decoder_kill();
-	return fail(failure, DECODER_LOST, ERRCODE_PROTOCOL_VIOLATION,
-				psprintf("imgpipe: the image decoder broke the protocol: %s", what), NULL,
-				"It was stopped. If the same image does this again, report it as a security fault.");
+	return decoder_fail(failure, DECODER_LOST, ERRCODE_PROTOCOL_VIOLATION,
+						psprintf("imgpipe: the image decoder broke the protocol: %s", what), NULL,
+						"It was stopped. If the same image does this again, report it as a security fault.");
 }
 
 static bool
@@ -262,7 +309,7 @@ write_memory(const char *bytes, Size length, off_t offset)
 {
 	while (length > 0)
 	{
-		ssize_t		written = pwrite(decoder.memory, bytes, length, offset);
+		ssize_t		written = pwrite(decoder.memory, bytes, Min(length, COPY_SIZE), offset);
 
 		if (written < 0 && errno == EINTR)
 			continue;
@@ -271,6 +318,7 @@ write_memory(const char *bytes, Size length, off_t offset)
 		bytes += written;
 		length -= written;
 		offset += written;
+		CHECK_FOR_INTERRUPTS();
 	}
 	return true;
 }
@@ -280,7 +328,7 @@ read_memory(char *bytes, Size length, off_t offset)
 {
 	while (length > 0)
 	{
-		ssize_t		got = pread(decoder.memory, bytes, length, offset);
+		ssize_t		got = pread(decoder.memory, bytes, Min(length, COPY_SIZE), offset);
 
 		if (got < 0 && errno == EINTR)
 			continue;
@@ -289,6 +337,7 @@ read_memory(char *bytes, Size length, off_t offset)
 		bytes += got;
 		length -= got;
 		offset += got;
+		CHECK_FOR_INTERRUPTS();
 	}
 	return true;
 }
@@ -316,44 +365,55 @@ wait_for_reply(void)
 	}
 }
 
-/* One request and its reply, whose frame is complete but not yet checked. */
+/*
+ * The request and its reply, whose frame is complete but not yet checked.
+ * Sets *gone, and nothing else, where the decoder went away without a reply.
+ */
 static bool
-exchange(const DecoderRequest *request, DecoderReply *reply, DecoderFailure *failure)
+exchange(Job *job, bool *gone, DecoderFailure *failure)
 {
-	volatile bool in_time = false;
+	DecoderReply *reply = &job->reply;
 	ssize_t		got;
+	char		early;
 
-	while (send(decoder.socket, request, sizeof(*request), MSG_NOSIGNAL) < 0)
+	/*
+	 * Never two in flight: nothing can be waiting for us now, and there is
+	 * room for a request.  To wait for either could be for ever.
+	 */
+	*gone = false;
+	if (recv(decoder.socket, &early, sizeof(early), MSG_PEEK | MSG_DONTWAIT) > 0)
+		return decoder_dishonest(failure, "an answer to no question");
+	while (send(decoder.socket, &job->request, sizeof(job->request), MSG_NOSIGNAL | MSG_DONTWAIT) < 0)
+	{
+		if (errno == EAGAIN || errno == EWOULDBLOCK)
+			return decoder_dishonest(failure, "requests left unread");
 		if (errno != EINTR)
-			return decoder_lost(failure);
-
-	PG_TRY();
-	{
-		in_time = wait_for_reply();
+		{
+			*gone = true;
+			return false;
+		}
 	}
-	PG_CATCH();
+
+	if (!wait_for_reply())
 	{
 		decoder_kill();
-		PG_RE_THROW();
-	}
-	PG_END_TRY();
-
-	if (!in_time)
-	{
-		decoder_kill();
-		return fail(failure, DECODER_TIMED_OUT, ERRCODE_PROGRAM_LIMIT_EXCEEDED,
-					pstrdup("image takes too long to work on"),
-					psprintf("It was given up after imgpipe.decoder_timeout (%d ms).",
-							 imgpipe_decoder_timeout),
-					"Raise imgpipe.decoder_timeout, or use a smaller image or a cheaper pipeline.");
+		return decoder_fail(failure, DECODER_TIMED_OUT, ERRCODE_PROGRAM_LIMIT_EXCEEDED,
+							pstrdup("image takes too long to work on"),
+							psprintf("It was given up after imgpipe.decoder_timeout (%d ms).",
+									 imgpipe_decoder_timeout),
+							"Raise imgpipe.decoder_timeout, or use a smaller image or a cheaper pipeline.");
 	}
 
 	while ((got = recv(decoder.socket, reply, sizeof(*reply), MSG_TRUNC)) < 0 && errno == EINTR)
 		;
 	if (got <= 0)
-		return decoder_lost(failure);
+	{
+		*gone = true;
+		return false;
+	}
 	if (got != sizeof(*reply) || reply->magic != DECODER_MAGIC)
 		return decoder_dishonest(failure, "a frame of the wrong size or kind");
+	reply->message[sizeof(reply->message) - 1] = '\0';
 	return true;
 }
 
@@ -369,267 +429,284 @@ facts_are_sane(const ImageFacts *facts)
 		facts->reserved == 0;
 }
 
-/* What a person is told of a refusal. */
+/* Hands the inputs and pipelines over. */
 static bool
-refused(const DecoderRequest *request, const DecoderReply *reply, const char *bytes,
-		DecoderFailure *failure)
+write_request(Job *job, DecoderFailure *failure)
 {
-	const char *format = image_format_name(reply->facts.format);
-	char		message[DECODER_MESSAGE_SIZE];
-	char		start[2 * 12 + 1];
-	Size		shown = Min(request->input_length[0], 12);
-	int			i;
-
-	/* The decoder's words may be anything: keep what can be printed anywhere. */
-	strlcpy(message, reply->message, sizeof(message));
-	for (i = 0; message[i] != '\0'; i++)
-		if (message[i] < ' ' || message[i] > '~')
-			message[i] = '?';
-	message[0] = pg_toupper((unsigned char) message[0]);
-	if (format == NULL)
-		format = "unknown";
-
-	switch ((DecoderStatus) reply->status)
-	{
-		case DECODER_UNRECOGNIZED:
-			start[hex_encode(bytes, shown, start)] = '\0';
-			return fail(failure, DECODER_REJECTED, ERRCODE_INVALID_BINARY_REPRESENTATION,
-						pstrdup("bytes are not an image of a known format"),
-						psprintf("The " UINT64_FORMAT " bytes begin with \\x%s.",
-								 request->input_length[0], start),
-						"Known formats are JPEG, PNG, WebP, GIF, TIFF, HEIC and AVIF.");
-		case DECODER_UNSUPPORTED:
-			return fail(failure, DECODER_REJECTED, ERRCODE_FEATURE_NOT_SUPPORTED,
-						psprintf("image format %s is not supported by this server's libvips", format),
-						psprintf("%s.", message),
-						"Install libvips with support for the format, or convert the image first.");
-		case DECODER_CORRUPT:
-			return fail(failure, DECODER_REJECTED, ERRCODE_INVALID_BINARY_REPRESENTATION,
-						psprintf("invalid or damaged %s image", format),
-						psprintf("%s.", message),
-						"The file is damaged or was cut short; send it again.");
-		case DECODER_INVALID_OPERATION:
-			return fail(failure, DECODER_REJECTED, ERRCODE_INVALID_PARAMETER_VALUE,
-						pstrdup("pipeline does not fit the image"),
-						psprintf("%s.", message), NULL);
-		case DECODER_OUT_OF_MEMORY:
-			return fail(failure, DECODER_REJECTED, ERRCODE_PROGRAM_LIMIT_EXCEEDED,
-						pstrdup("image needs more memory than its decoder may have"),
-						psprintf("imgpipe.decoder_memory_limit is %d MB.", decoder.memory_limit),
-						"Raise imgpipe.decoder_memory_limit, or use a smaller image.");
-		case DECODER_LIMIT:
-			switch ((DecoderLimit) reply->limit)
-			{
-				case DECODER_LIMIT_PIXELS:
-					return fail(failure, DECODER_REJECTED, ERRCODE_PROGRAM_LIMIT_EXCEEDED,
-								pstrdup("image has too many pixels"),
-								psprintf("It has " UINT64_FORMAT " pixels (%s, %u x %u, %u pages); the limit is %d million.",
-										 reply->value, format, reply->facts.width, reply->facts.height,
-										 reply->facts.pages, imgpipe_max_megapixels),
-								"A superuser can raise imgpipe.max_megapixels.");
-				case DECODER_LIMIT_PAGES:
-					return fail(failure, DECODER_REJECTED, ERRCODE_PROGRAM_LIMIT_EXCEEDED,
-								pstrdup("image has too many pages"),
-								psprintf("It has " UINT64_FORMAT "; the limit is %d.",
-										 reply->value, imgpipe_max_pages),
-								"A superuser can raise imgpipe.max_pages.");
-				case DECODER_LIMIT_OUTPUT_PIXELS:
-					return fail(failure, DECODER_REJECTED, ERRCODE_PROGRAM_LIMIT_EXCEEDED,
-								pstrdup("pipeline would make an image of too many pixels"),
-								psprintf("It would have " UINT64_FORMAT "; the limit is %d million.",
-										 reply->value, imgpipe_max_output_megapixels),
-								"A superuser can raise imgpipe.max_output_megapixels.");
-				default:
-					return decoder_dishonest(failure, "an unknown limit");
-			}
-		case DECODER_FAILED:
-			return fail(failure, DECODER_REJECTED, ERRCODE_EXTERNAL_ROUTINE_EXCEPTION,
-						pstrdup("image decoder failed"), psprintf("%s.", message), NULL);
-		default:
-			return decoder_dishonest(failure, "an unknown status");
-	}
-}
-
-/*
- * The whole of a request: bytes and pipelines in, a checked reply out.  The
- * outputs are still in the shared memory, from reply_offset(request) on.
- */
-static bool
-ask(DecoderOperation operation, const char *bytes, Size length,
-	int n_outputs, const char *const *pipelines,
-	DecoderRequest *request, DecoderReply *reply, DecoderFailure *failure)
-{
+	DecoderRequest *request = &job->request;
+	off_t		offset = 0;
+	bool		written = true;
 	char	   *message;
-	off_t		offset;
 	int			i;
-
-	if (failure != NULL)
-		memset(failure, 0, sizeof(*failure));
-	if (!decoder_start(failure))
-		return false;
 
 	memset(request, 0, sizeof(*request));
 	request->magic = DECODER_MAGIC;
-	request->operation = operation;
-	request->n_inputs = bytes != NULL ? 1 : 0;
-	request->n_outputs = n_outputs;
+	request->operation = job->operation;
+	request->n_inputs = job->n_inputs;
+	request->n_outputs = job->n_outputs;
 	request->max_pixels = (uint64) imgpipe_max_megapixels * 1000000;
 	request->max_output_pixels = (uint64) imgpipe_max_output_megapixels * 1000000;
 	request->max_pages = imgpipe_max_pages;
-	request->allowed_formats = ~0;
-	request->input_length[0] = length;
+	request->allowed_formats = imgpipe_allowed_format_bits;
 
-	if (bytes != NULL && !write_memory(bytes, length, 0))
-		goto no_room;
-	offset = length;
-	for (i = 0; pipelines != NULL && i < n_outputs; i++)
+	for (i = 0; written && i < job->n_inputs; i++)
 	{
-		request->pipeline_length[i] = strlen(pipelines[i]);
-		if (!write_memory(pipelines[i], request->pipeline_length[i], offset))
-			goto no_room;
+		request->input_length[i] = job->input_lengths[i];
+		written = write_memory(job->inputs[i], job->input_lengths[i], offset);
+		offset += job->input_lengths[i];
+	}
+	for (i = 0; written && job->pipelines != NULL && i < job->n_outputs; i++)
+	{
+		request->pipeline_length[i] = strlen(job->pipelines[i]);
+		written = write_memory(job->pipelines[i], request->pipeline_length[i], offset);
 		offset += request->pipeline_length[i];
 	}
+	if (written)
+		return true;
 
-	if (!exchange(request, reply, failure))
-		return false;
-	if (reply->status != DECODER_OK)
-	{
-		if (!refused(request, reply, bytes, failure) && failure != NULL && n_outputs > 0)
-			failure->output = reply->failed_output < n_outputs ? reply->failed_output : -1;
-		return false;
-	}
-	if (reply->n_outputs != (operation == DECODER_PROBE ? 0 : n_outputs))
-		return decoder_dishonest(failure, "a wrong number of outputs");
-	if (operation != DECODER_SELF_TEST && !facts_are_sane(&reply->facts))
-		return decoder_dishonest(failure, "facts of no image");
-	return true;
-
-no_room:
 	message = psprintf("could not hand an image to the decoder: %m");
 	decoder_kill();
-	return fail(failure, DECODER_LOST, ERRCODE_OUT_OF_MEMORY, message,
-				psprintf("It has %zu bytes.", length), NULL);
+	return decoder_fail(failure, DECODER_LOST, ERRCODE_OUT_OF_MEMORY, message,
+						psprintf("It has %zu bytes.", job->input_lengths[0]), NULL);
+}
+
+/* The whole of a request, up to a checked reply. */
+static bool
+ask(Job *job, DecoderFailure *failure)
+{
+	const DecoderReply *reply = &job->reply;
+	int			n_attempts = 0;
+	bool		gone;
+
+	do
+	{
+		if (!decoder_start(failure) || !write_request(job, failure))
+			return false;
+		if (!exchange(job, &gone, failure) && !gone)
+			return false;
+		if (gone)
+		{
+			int			status = decoder_kill();
+
+			/* Its idle time ran out just now: that is nobody's business. */
+			if (n_attempts++ > 0 || !WIFEXITED(status) || WEXITSTATUS(status) != EXIT_IDLE)
+				return decoder_lost(status, failure);
+		}
+	} while (gone);
+
+	if (reply->status != DECODER_OK)
+	{
+		const char *nonsense = decoder_explain(reply, job->inputs[0], job->input_lengths[0],
+											   decoder.memory_limit, failure);
+
+		if (nonsense != NULL)
+			return decoder_dishonest(failure, nonsense);
+		if (job->operation == DECODER_PROCESS)
+			failure->output = reply->failed_output < job->n_outputs ? reply->failed_output : -1;
+		return false;
+	}
+	if (reply->n_outputs != job->n_outputs && !(job->optional && reply->n_outputs == 0))
+		return decoder_dishonest(failure, "a wrong number of outputs");
+	if (job->operation != DECODER_SELF_TEST && !facts_are_sane(&reply->facts))
+		return decoder_dishonest(failure, "facts of no image");
+	return true;
+}
+
+/* Copies the outputs of a checked reply, which is not yet checked as to these. */
+static bool
+read_outputs(Job *job, DecoderFailure *failure)
+{
+	const DecoderReply *reply = &job->reply;
+	uint64		offset = reply_offset(&job->request);
+	uint64		room = (uint64) decoder.memory_limit * 1024 * 1024;
+	int			i;
+
+	/* The file of a sandboxed decoder ends at its memory limit; holes in it are cheap, our copies are not. */
+	for (i = 0; i < reply->n_outputs; i++)
+	{
+		if (reply->output_length[i] > room)
+			return decoder_dishonest(failure, "more output than its memory can hold");
+		room -= reply->output_length[i];
+	}
+
+	for (i = 0; i < reply->n_outputs; i++)
+	{
+		Size		length = reply->output_length[i];
+
+		if (job->operation == DECODER_PROCESS && (length == 0 || !facts_are_sane(&reply->output_facts[i])))
+			return decoder_dishonest(failure, "an output that is no image");
+		if (length > job->max_output)
+			return decoder_dishonest(failure, "an output of too many bytes");
+		job->outputs[i] = palloc(job->header_size + length);
+		SET_VARSIZE(job->outputs[i], job->header_size + length);
+		if (!read_memory((char *) job->outputs[i] + job->header_size, length, offset))
+			return decoder_dishonest(failure, "an output that is not there");
+		offset += length;
+	}
+	return true;
 }
 
 /* Gives back what a large request has taken. */
 static void
-release_memory(uint64 used)
+release_memory(void)
 {
-	if (decoder.pid != 0 && used > KEPT_MEMORY && ftruncate(decoder.memory, 0) < 0)
+	struct stat status;
+
+	if (decoder.pid != 0 &&
+		(fstat(decoder.memory, &status) < 0 ||
+		 (status.st_size > KEPT_MEMORY && ftruncate(decoder.memory, 0) < 0)))
 		decoder_kill();
+}
+
+/*
+ * Does the job.  Whatever is thrown out of it, a cancel above all, finds the
+ * decoder somewhere in the midst of it, and there is no way back from there.
+ */
+static bool
+run(Job *job, DecoderFailure *failure)
+{
+	DecoderFailure thrown;
+	volatile bool done = false;
+	DecoderFailure *const told = failure != NULL ? failure : &thrown;
+
+	memset(told, 0, sizeof(*told));
+	PG_TRY();
+	{
+		done = ask(job, told) && read_outputs(job, told);
+	}
+	PG_CATCH();
+	{
+		decoder_kill();
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+	release_memory();
+	if (!done && failure == NULL)
+		decoder_throw(&thrown);
+	return done;
 }
 
 bool
 decoder_probe(const char *bytes, Size length, ImageFacts *facts, DecoderFailure *failure)
 {
-	DecoderRequest request;
-	DecoderReply reply;
-	bool		done;
+	Job			job = {
+		.operation = imgpipe_verify_input ? DECODER_VERIFY : DECODER_PROBE,
+		.n_inputs = 1,
+		.inputs = {bytes},
+		.input_lengths = {length}
+	};
+	DecoderFailure refusal = {DECODER_NO_FAILURE};
 
 	if (length == 0)
-		return fail(failure, DECODER_REJECTED, ERRCODE_INVALID_BINARY_REPRESENTATION,
-					pstrdup("image is empty"), pstrdup("It has 0 bytes."), NULL);
-	if (length > (Size) imgpipe_max_bytes * 1024)
-		return fail(failure, DECODER_REJECTED, ERRCODE_PROGRAM_LIMIT_EXCEEDED,
-					pstrdup("image is too large"),
-					psprintf("It has %zu bytes; the limit is %d kB.", length, imgpipe_max_bytes),
-					"A superuser can raise imgpipe.max_bytes.");
+		decoder_fail(&refusal, DECODER_REJECTED, ERRCODE_INVALID_BINARY_REPRESENTATION,
+					 pstrdup("image is empty"), pstrdup("It has 0 bytes."), NULL);
+	else if (length > (Size) imgpipe_max_bytes * 1024)
+		decoder_fail(&refusal, DECODER_REJECTED, ERRCODE_PROGRAM_LIMIT_EXCEEDED,
+					 pstrdup("image is too large"),
+					 psprintf("It has %zu bytes; the limit is %d kB.", length, imgpipe_max_bytes),
+					 "A superuser can raise imgpipe.max_bytes.");
+	if (refusal.kind != DECODER_NO_FAILURE)
+	{
+		if (failure == NULL)
+			decoder_throw(&refusal);
+		*failure = refusal;
+		return false;
+	}
 
-	done = ask(DECODER_PROBE, bytes, length, 0, NULL, &request, &reply, failure);
-	release_memory(length);
-	if (done)
-		*facts = reply.facts;
-	return done;
+	if (!run(&job, failure))
+		return false;
+	*facts = job.reply.facts;
+	return true;
 }
 
-/* Reads one output of a checked reply into a new image. */
-static Image *
-read_output(const DecoderReply *reply, int output, uint64 offset)
+/* A job on an image that there is. */
+static void
+job_on_image(Job *job, DecoderOperation operation, const Image *image)
 {
-	Size		length = reply->output_length[output];
-	Image	   *image = palloc(IMAGE_HEADER_SIZE + length);
-
-	SET_VARSIZE(image, IMAGE_HEADER_SIZE + length);
-	image->facts = reply->output_facts[output];
-	return read_memory(image->bytes, length, offset) ? image : NULL;
+	memset(job, 0, sizeof(*job));
+	job->operation = operation;
+	job->n_inputs = 1;
+	job->inputs[0] = image->bytes;
+	job->input_lengths[0] = IMAGE_LENGTH(image);
 }
 
 bool
-decoder_process(const Image *image, int n_outputs, const char *const *pipelines,
+decoder_verify(const Image *image, DecoderFailure *failure)
+{
+	Job			job;
+
+	job_on_image(&job, DECODER_VERIFY, image);
+	return run(&job, failure);
+}
+
+bool
+decoder_process(const Image *const *images, int n_images,
+				int n_outputs, const char *const *pipelines,
 				Image **outputs, DecoderFailure *failure)
 {
-	DecoderRequest request;
-	DecoderReply reply;
-	uint64		offset;
+	Job			job;
 	int			i;
 
+	Assert(n_images > 0 && n_images <= DECODER_MAX_INPUTS);
 	Assert(n_outputs > 0 && n_outputs <= DECODER_MAX_OUTPUTS);
-	if (!ask(DECODER_PROCESS, image->bytes, IMAGE_LENGTH(image), n_outputs, pipelines,
-			 &request, &reply, failure))
+	job_on_image(&job, DECODER_PROCESS, images[0]);
+	job.n_inputs = n_images;
+	for (i = 1; i < n_images; i++)
+	{
+		job.inputs[i] = images[i]->bytes;
+		job.input_lengths[i] = IMAGE_LENGTH(images[i]);
+	}
+	job.n_outputs = n_outputs;
+	job.pipelines = pipelines;
+	job.header_size = IMAGE_HEADER_SIZE;
+	job.max_output = MaxAllocSize - IMAGE_HEADER_SIZE;
+	if (!run(&job, failure))
 		return false;
 
-	offset = reply_offset(&request);
 	for (i = 0; i < n_outputs; i++)
 	{
-		if (reply.output_length[i] == 0 ||
-			reply.output_length[i] > MaxAllocSize - IMAGE_HEADER_SIZE ||
-			!facts_are_sane(&reply.output_facts[i]))
-			return decoder_dishonest(failure, "an output that is no image");
-		CHECK_FOR_INTERRUPTS();
-		outputs[i] = read_output(&reply, i, offset);
-		if (outputs[i] == NULL)
-			return decoder_dishonest(failure, "an output that is not there");
-		offset += reply.output_length[i];
+		outputs[i] = (Image *) job.outputs[i];
+		outputs[i]->facts = job.reply.output_facts[i];
 	}
-	release_memory(offset);
 	return true;
+}
+
+bytea *
+decoder_metadata(const Image *image, DecoderOperation operation)
+{
+	Job			job;
+	bytea	   *output;
+	DecoderFailure failure = {DECODER_NO_FAILURE};
+
+	job_on_image(&job, operation, image);
+	job.n_outputs = 1;
+	job.optional = true;
+	job.header_size = VARHDRSZ;
+	job.max_output = 3 * DECODER_MAX_METADATA;	/* what is no UTF-8 takes more in UTF-8 */
+	run(&job, NULL);
+	output = job.outputs[0];
+	if (output != NULL && operation != DECODER_ICC_PROFILE &&
+		!pg_verify_mbstr(PG_UTF8, VARDATA(output), VARSIZE(output) - VARHDRSZ, true))
+	{
+		decoder_dishonest(&failure, "text that is not UTF-8");
+		decoder_throw(&failure);
+	}
+	return output;
 }
 
 char *
 decoder_self_test(void)
 {
-	DecoderRequest request;
-	DecoderReply reply;
+	Job			job = {
+		.operation = DECODER_SELF_TEST,
+		.n_outputs = 1,
+		.header_size = VARHDRSZ,
+		.max_output = BLCKSZ
+	};
 	char	   *lines;
-	Size		length;
 
-	ask(DECODER_SELF_TEST, NULL, 0, 1, NULL, &request, &reply, NULL);
-	length = reply.output_length[0];
-	if (length > BLCKSZ)
-		decoder_dishonest(NULL, "a self-test of too many words");
-	lines = palloc0(length + 1);
-	if (!read_memory(lines, length, reply_offset(&request)))
-		decoder_dishonest(NULL, "an output that is not there");
+	run(&job, NULL);
+	lines = text_to_cstring(job.outputs[0]);
+	decoder_make_printable(lines, "\t\n");
 	return lines;
-}
-
-/* Puts a failure together, or throws it where the caller wants none. */
-static bool
-fail(DecoderFailure *failure, DecoderFailureKind kind, int sqlerrcode,
-	 char *message, char *detail, const char *hint)
-{
-	DecoderFailure thrown;
-
-	if (failure == NULL)
-		failure = memset(&thrown, 0, sizeof(thrown));
-	failure->kind = kind;
-	failure->sqlerrcode = sqlerrcode;
-	failure->output = -1;
-	failure->message = message;
-	failure->detail = detail;
-	failure->hint = hint ? pstrdup(hint) : NULL;
-	if (failure == &thrown)
-		decoder_throw(failure);
-	return false;
-}
-
-void
-decoder_throw(const DecoderFailure *failure)
-{
-	ereport(ERROR,
-			(errcode(failure->sqlerrcode),
-			 errmsg_internal("%s", failure->message),
-			 failure->detail ? errdetail_internal("%s", failure->detail) : 0,
-			 failure->hint ? errhint("%s", failure->hint) : 0));
-	pg_unreachable();
 }

@@ -5,6 +5,7 @@
 #ifndef IMGPIPE_DECODER_CLIENT_H
 #define IMGPIPE_DECODER_CLIENT_H
 
+#include "decoder/protocol.h"
 #include "image/image.h"
 
 /*
@@ -30,15 +31,26 @@ typedef struct DecoderFailure
 } DecoderFailure;
 
 /*
- * Both return false with *failure filled in, or throw it where failure is
- * NULL.  Both throw on cancel and termination, after killing the decoder.
+ * These return false with *failure filled in, or throw it where failure is
+ * NULL.  They throw on cancel and termination, after killing the decoder.
  * Results are palloc'd in the current memory context.
  */
+
+/* With imgpipe.verify_input it is decoder_verify() as well. */
 extern bool decoder_probe(const char *bytes, Size length,
 						  ImageFacts *facts, DecoderFailure *failure);
-extern bool decoder_process(const Image *image, int n_outputs,
-							const char *const *pipelines, Image **outputs,
-							DecoderFailure *failure);
+/* Decodes all of it, and does nothing else. */
+extern bool decoder_verify(const Image *image, DecoderFailure *failure);
+/* Image 0 is worked on; the pipelines may use the others. */
+extern bool decoder_process(const Image *const *images, int n_images,
+							int n_outputs, const char *const *pipelines,
+							Image **outputs, DecoderFailure *failure);
+
+/*
+ * DECODER_EXIF, _IPTC and _XMP give text in valid UTF-8, DECODER_ICC_PROFILE
+ * bytes; NULL where the image has no such thing.  Throws.
+ */
+extern bytea *decoder_metadata(const Image *image, DecoderOperation operation);
 
 /* What the sandbox refused, as lines of text; see DECODER_SELF_TEST. */
 extern char *decoder_self_test(void);

@@ -2,8 +2,11 @@
  * codec.c
  *		Probe and process: the two jobs of the decoder.
  *
- * The codec's other files: codec_load.c opens images, codec_operations.c
- * transforms them, codec_save.c encodes them.
+ * The codec's other files: codec_load.c opens images, codec_pages.c chooses
+ * their pages, codec_operations.c leads them through a pipeline (the
+ * operations by kind in codec_geometry.c, codec_filter.c, codec_color.c,
+ * codec_compose.c and codec_text.c, what libvips does not do well in
+ * codec_scale.c and codec_clahe.c), codec_keep.c and codec_save.c encode them.
  */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE				/* dladdr() */
@@ -18,8 +21,6 @@
 #include <gmodule.h>
 
 #include "decoder/codec_internal.h"
-
-#include <vips/vector.h>
 
 /* After larger images than this, freed memory goes back to the system. */
 #define TRIM_PIXELS		(8 * 1024 * 1024)
@@ -67,17 +68,16 @@ load_heif_module(void)
 }
 
 /*
- * Where libvips was built with orc instead of highway, it writes machine code
- * at run time.  No memory of this process may be written and executed both.
+ * Takes one operation off the list of the blocked, by the name that libvips
+ * documents: its class changes with the library that libvips was built with.
  */
-static void
-forbid_run_time_compiler(void)
+void
+codec_allow_operation(const char *name)
 {
-#if VIPS_MAJOR_VERSION > 8 || (VIPS_MAJOR_VERSION == 8 && VIPS_MINOR_VERSION >= 15)
-	if (vips_vector_get_builtin_targets() != 0)
-		return;
-#endif
-	vips_vector_set_enabled(FALSE);
+	GType		type = vips_type_find("VipsOperation", name);
+
+	if (type != 0)
+		vips_operation_block_set(g_type_name(type), FALSE);
 }
 
 bool
@@ -94,6 +94,7 @@ codec_start(char *message, size_t size)
 	 * its modules below this folder.
 	 */
 	g_setenv("VIPSHOME", "/nonexistent", TRUE);
+	prepare_run_time_compiler();
 	if (vips_init("imgpipe-decoder") != 0)
 	{
 		g_snprintf(message, size, "could not start libvips: %s", vips_error_buffer());
@@ -115,8 +116,9 @@ codec_start(char *message, size_t size)
 
 	forbid_run_time_compiler();
 
-	/* What is read from files on first use: the time zone, libheif's plugins. */
+	/* What is read from files on first use: time zone, fonts, libheif's plugins. */
 	tzset();
+	codec_load_fonts();
 	if (vips_type_find("VipsOperation", "heifload_buffer") != 0 &&
 		vips_heifload_buffer((void *) "\0\0\0\014ftypavif", 12, &image, NULL) == 0)
 		g_object_unref(image);
@@ -231,18 +233,18 @@ codec_check_limit(DecoderReply *reply, DecoderLimit limit, uint64_t value,
 	return codec_fail(reply, DECODER_LIMIT, units[limit], value, maximum);
 }
 
-/* Everything that can be known of the input without decoding a pixel. */
-static bool
-read_header(const CodecJob *job, DecoderReply *reply, VipsImage **image)
+/* Everything that can be known of an input without decoding a pixel. */
+bool
+codec_read_input(const DecoderRequest *request, const CodecBytes *input,
+				 DecoderReply *reply, VipsImage **image)
 {
-	const CodecBytes *input = &job->inputs[0];
 	int			format;
 
 	if (!codec_identify(input, reply))
 		return false;
 
 	format = reply->facts.format;
-	if ((job->request->allowed_formats & (UINT32_C(1) << format)) == 0)
+	if ((request->allowed_formats & (UINT32_C(1) << format)) == 0)
 	{
 		reply->limit = DECODER_LIMIT_FORMAT;
 		reply->value = format;
@@ -253,7 +255,7 @@ read_header(const CodecJob *job, DecoderReply *reply, VipsImage **image)
 	if (!codec_open(input, reply, 1, image))
 		return false;
 	codec_read_facts(*image, &reply->facts);
-	if (!codec_check_limits(job->request, reply))
+	if (!codec_check_limits(request, reply))
 	{
 		g_clear_object(image);
 		return false;
@@ -261,12 +263,18 @@ read_header(const CodecJob *job, DecoderReply *reply, VipsImage **image)
 	return true;
 }
 
+bool
+codec_read_header(const CodecJob *job, DecoderReply *reply, VipsImage **image)
+{
+	return codec_read_input(job->request, &job->inputs[0], reply, image);
+}
+
 void
 codec_probe(const CodecJob *job, DecoderReply *reply)
 {
 	VipsImage  *image = NULL;
 
-	if (read_header(job, reply, &image))
+	if (codec_read_header(job, reply, &image))
 		g_object_unref(image);
 	vips_error_clear();
 }
@@ -289,68 +297,66 @@ read_output_facts(const void *bytes, size_t length, DecoderReply *reply,
 }
 
 static bool
-make_output(const CodecJob *job, Canvas *canvas, const Pipeline *pipeline, int number)
+make_output(Work *work, Output *output, VipsImage *image, int first_loaded, int number)
 {
-	DecoderReply *reply = canvas->reply;
-	const PipelineStep *encoder = NULL;
-	void	   *bytes;
-	size_t		length;
-	int			i;
+	DecoderReply *reply = work->reply;
+	Canvas		canvas = codec_start_canvas(work, output, image);
+	void	   *bytes = NULL;
+	size_t		length = 0;
 	bool		done;
 
-	for (i = 0; i < pipeline->n_steps; i++)
-	{
-		const PipelineStep *step = &pipeline->steps[i];
-
-		if (operations[step->operation].kind == OPERATION_ENCODER)
-			encoder = step;
-		else if (!codec_transform(canvas, step))
-			return false;
-	}
-	if (!codec_settle(canvas) || !codec_save(canvas, encoder, &bytes, &length))
-		return false;
-
-	done = read_output_facts(bytes, length, reply, &reply->output_facts[number]);
-	if (done && !job->write(bytes, length))
+	done = codec_run_pages(&canvas, first_loaded) &&
+		codec_save(&canvas, &bytes, &length) &&
+		read_output_facts(bytes, length, reply, &reply->output_facts[number]);
+	g_object_unref(canvas.image);
+	if (done && !work->job->write(bytes, length))
 		done = codec_fail(reply, DECODER_OUT_OF_MEMORY, "no room for the result");
 	g_free(bytes);
 	reply->output_length[number] = length;
 	return done;
 }
 
-/* What the loader may take off the image without any output missing it. */
-static double
-common_shrink(const Pipeline *pipelines, int n_pipelines, int width, int height)
-{
-	double		shrink = G_MAXDOUBLE;
-	int			i;
-
-	for (i = 0; i < n_pipelines; i++)
-		shrink = MIN(shrink, codec_useful_shrink(&pipelines[i].steps[0], width, height));
-	return shrink;
-}
-
 /*
- * Opens the input for its outputs: one output streams from the loader, several
+ * Opens the input for its outputs, with all pages that one of them needs, and
+ * as small as all of them allow.  One output streams from the loader, several
  * share one decoded image in memory.
  */
 static bool
-open_for_outputs(const CodecJob *job, DecoderReply *reply, double shrink,
-				 VipsImage **image)
+open_for_outputs(Work *work, const Output *outputs, VipsImage **image, int *first_loaded)
 {
+	const CodecBytes *input = &work->job->inputs[0];
+	const ImageFacts *facts = &work->reply->facts;
+	int			n_outputs = work->job->request->n_outputs;
+	double		shrink = G_MAXDOUBLE;
+	int			first = INT_MAX;
+	int			end = 0;
 	VipsImage  *copy;
+	int			i;
 
-	if (shrink > 1)
+	for (i = 0; i < n_outputs; i++)
 	{
+		bool		swapped = outputs[i].upright && facts->orientation >= 5;
+
+		shrink = MIN(shrink, codec_useful_shrink(outputs[i].pipeline,
+												 swapped ? facts->height : facts->width,
+												 swapped ? facts->width : facts->height));
+		first = MIN(first, outputs[i].first_page);
+		end = MAX(end, outputs[i].first_page + outputs[i].n_pages);
+	}
+	if (first > 0 || end > 1 || shrink > 1)
+	{
+		bool		one = first == 0 && end == 1;
+
 		g_clear_object(image);
-		if (!codec_open(&job->inputs[0], reply, shrink, image))
+		if (!codec_open_pages(input, work->reply, shrink, first, one ? 0 : end - first, image))
 			return false;
 	}
-	if (job->request->n_outputs > 1)
+	*first_loaded = first;
+	if (n_outputs > 1)
 	{
 		copy = vips_image_copy_memory(*image);
 		if (copy == NULL)
-			return codec_fail_libvips(reply, DECODER_CORRUPT, "invalid");
+			return codec_fail_libvips(work->reply, DECODER_CORRUPT, "invalid");
 		g_object_unref(*image);
 		*image = copy;
 	}
@@ -358,41 +364,29 @@ open_for_outputs(const CodecJob *job, DecoderReply *reply, double shrink,
 }
 
 static void
-process_all(const CodecJob *job, DecoderReply *reply, const Pipeline *pipelines,
-			VipsImage **image)
+process_all(Work *work, const Pipeline *pipelines, Output *outputs, VipsImage **image)
 {
-	int			n_outputs = job->request->n_outputs;
-	bool		swapped = reply->facts.orientation >= 5;
-	int			width = swapped ? reply->facts.height : reply->facts.width;
-	int			height = swapped ? reply->facts.width : reply->facts.height;
+	int			n_outputs = work->job->request->n_outputs;
+	int			first_loaded = 0;
+	bool		done = true;
 	int			i;
 
-	if (!open_for_outputs(job, reply,
-						  common_shrink(pipelines, n_outputs, width, height),
-						  image))
-		return;
-
-	for (i = 0; i < n_outputs; i++)
+	for (i = 0; i < n_outputs && done; i++)
 	{
-		Canvas		canvas = {
-			.image = g_object_ref(*image),
-			.request = job->request,
-			.reply = reply,
-			.width = width,
-			.height = height,
-			.orientation = reply->facts.orientation,
-			.streaming = n_outputs == 1
-		};
-		bool		done = make_output(job, &canvas, &pipelines[i], i);
-
-		g_object_unref(canvas.image);
-		if (!done)
-		{
-			reply->failed_output = i;
-			return;
-		}
+		done = codec_plan_output(work, &pipelines[i], &outputs[i]);
+		work->reply->failed_output = i;
 	}
-	reply->n_outputs = n_outputs;
+	done = done && open_for_outputs(work, outputs, image, &first_loaded);
+	for (i = 0; i < n_outputs && done; i++)
+	{
+		done = make_output(work, &outputs[i], *image, first_loaded, i);
+		work->reply->failed_output = i;
+	}
+	if (done)
+	{
+		work->reply->n_outputs = n_outputs;
+		work->reply->failed_output = 0;
+	}
 }
 
 void
@@ -400,6 +394,8 @@ codec_process(const CodecJob *job, DecoderReply *reply)
 {
 	int			n_outputs = job->request->n_outputs;
 	Pipeline   *pipelines = g_new(Pipeline, n_outputs);
+	Output	   *outputs = g_new0(Output, n_outputs);
+	Work		work = {.job = job, .reply = reply};
 	PipelineError error;
 	VipsImage  *image = NULL;
 	bool		parsed = true;
@@ -417,12 +413,15 @@ codec_process(const CodecJob *job, DecoderReply *reply)
 		}
 	}
 
-	if (parsed && read_header(job, reply, &image))
-		process_all(job, reply, pipelines, &image);
+	if (parsed && codec_read_header(job, reply, &image))
+		process_all(&work, pipelines, outputs, &image);
 
 	g_clear_object(&image);
+	for (i = 0; i < DECODER_MAX_INPUTS; i++)
+		g_clear_object(&work.others[i]);
+	g_free(outputs);
 	g_free(pipelines);
 	vips_error_clear();
-	if ((uint64_t) reply->facts.width * reply->facts.height > TRIM_PIXELS)
+	if ((uint64_t) reply->facts.width * reply->facts.height * reply->facts.pages > TRIM_PIXELS)
 		malloc_trim(0);
 }

@@ -40,5 +40,8 @@ extern const char *codec_version(void);
 
 extern void codec_probe(const CodecJob *job, DecoderReply *reply);
 extern void codec_process(const CodecJob *job, DecoderReply *reply);
+extern void codec_verify(const CodecJob *job, DecoderReply *reply);
+/* DECODER_EXIF, _IPTC, _XMP and _ICC_PROFILE */
+extern void codec_metadata(const CodecJob *job, DecoderReply *reply);
 
 #endif							/* IMGPIPE_CODEC_H */

@@ -12,23 +12,15 @@
 
 #include "decoder/codec_internal.h"
 
-typedef int (*LoadFunction) (void *bytes, size_t length, VipsImage **image,...);
-
-typedef struct Loader
-{
-	LoadFunction load;
-	const char *operation;		/* as libvips calls it */
-	const char *class_name;		/* of the format's loaders */
-} Loader;
-
-static const Loader loaders[] = {
-	[IMAGE_FORMAT_JPEG] = {vips_jpegload_buffer, "jpegload_buffer", "VipsForeignLoadJpeg"},
-	[IMAGE_FORMAT_PNG] = {vips_pngload_buffer, "pngload_buffer", "VipsForeignLoadPng"},
-	[IMAGE_FORMAT_WEBP] = {vips_webpload_buffer, "webpload_buffer", "VipsForeignLoadWebp"},
-	[IMAGE_FORMAT_GIF] = {vips_gifload_buffer, "gifload_buffer", "VipsForeignLoadNsgif"},
-	[IMAGE_FORMAT_TIFF] = {vips_tiffload_buffer, "tiffload_buffer", "VipsForeignLoadTiff"},
-	[IMAGE_FORMAT_HEIC] = {vips_heifload_buffer, "heifload_buffer", "VipsForeignLoadHeif"},
-	[IMAGE_FORMAT_AVIF] = {vips_heifload_buffer, "heifload_buffer", "VipsForeignLoadHeif"}
+/* As libvips calls them. */
+static const char *const loaders[] = {
+	[IMAGE_FORMAT_JPEG] = "jpegload_buffer",
+	[IMAGE_FORMAT_PNG] = "pngload_buffer",
+	[IMAGE_FORMAT_WEBP] = "webpload_buffer",
+	[IMAGE_FORMAT_GIF] = "gifload_buffer",
+	[IMAGE_FORMAT_TIFF] = "tiffload_buffer",
+	[IMAGE_FORMAT_HEIC] = "heifload_buffer",
+	[IMAGE_FORMAT_AVIF] = "heifload_buffer"
 };
 
 /* Blocks every loader of libvips but ours. */
@@ -39,7 +31,7 @@ codec_allow_loaders(void)
 
 	vips_operation_block_set("VipsForeignLoad", TRUE);
 	for (format = IMAGE_FORMAT_JPEG; format <= IMAGE_FORMAT_LAST; format++)
-		vips_operation_block_set(loaders[format].class_name, FALSE);
+		codec_allow_operation(loaders[format]);
 }
 
 static bool
@@ -143,55 +135,93 @@ jpeg_shrink(double shrink)
 	return 1;
 }
 
+/* Runs an operation whose arguments are set; as libvips, 0 or -1. */
+static int
+run_loader(VipsOperation *operation, VipsImage **image)
+{
+	int			failed = vips_cache_operation_buildp(&operation);
+
+	if (!failed)
+		g_object_get(operation, "out", image, NULL);
+	vips_object_unref_outputs(VIPS_OBJECT(operation));
+	g_object_unref(operation);
+	return failed;
+}
+
 /*
- * Opens the identified input.  The loader makes the image smaller by at most
- * shrink where the format has a cheap way to do so.
+ * Metadata of HEIC and AVIF lie in memory that libvips frees with the image
+ * that it loaded, while images made of that one still point there.  A copy is
+ * freed with the last of them.
+ */
+static void
+keep_metadata(VipsImage *image)
+{
+	static const char *const fields[] = {
+		VIPS_META_ICC_NAME, VIPS_META_EXIF_NAME, VIPS_META_XMP_NAME, VIPS_META_IPTC_NAME
+	};
+	const void *bytes;
+	size_t		length;
+	size_t		i;
+
+	for (i = 0; i < G_N_ELEMENTS(fields); i++)
+	{
+		if (vips_image_get_typeof(image, fields[i]) != 0 &&
+			vips_image_get_blob(image, fields[i], &bytes, &length) == 0)
+			vips_image_set_blob_copy(image, fields[i], bytes, length);
+	}
+}
+
+/*
+ * Opens n pages of the identified input, from first, 0 or more, on; or where
+ * n is 0 the one that the format shows by default.  The loader makes the image
+ * smaller by at most shrink where the format has a cheap way to do so.
  */
 bool
-codec_open(const CodecBytes *input, DecoderReply *reply, double shrink,
-		   VipsImage **image)
+codec_open_pages(const CodecBytes *input, DecoderReply *reply, double shrink,
+				 int first, int n, VipsImage **image)
 {
-	const Loader *loader = &loaders[reply->facts.format];
-	void	   *bytes = (void *) input->bytes;
-	int			failed;
+	ImageFormat format = reply->facts.format;
+	VipsOperation *operation;
+	VipsBlob   *blob;
 
-	if (vips_type_find("VipsOperation", loader->operation) == 0)
+	*image = NULL;
+	if (vips_type_find("VipsOperation", loaders[format]) == 0)
 		return codec_fail(reply, DECODER_UNSUPPORTED,
 						  "libvips on this server cannot read %s images",
-						  image_format_name(reply->facts.format));
+						  image_format_name(format));
+
+	/* By default libvips shows what it can of a damaged file. */
+	operation = vips_operation_new(loaders[format]);
+	blob = vips_blob_new(NULL, input->bytes, input->length);
+	g_object_set(operation, "buffer", blob, "access", VIPS_ACCESS_SEQUENTIAL,
+				 "fail_on", VIPS_FAIL_ON_ERROR, NULL);
+	vips_area_unref(VIPS_AREA(blob));
 
 	/* libvips rounds down and aborts where nothing is left of a side. */
 	if (shrink > 1)
 		shrink = MIN(shrink, MIN(reply->facts.width, reply->facts.height));
+	if (format == IMAGE_FORMAT_JPEG)
+		g_object_set(operation, "shrink", jpeg_shrink(shrink), NULL);
+	if (format == IMAGE_FORMAT_WEBP && shrink > 1)
+		g_object_set(operation, "scale", 1 / shrink, NULL);
+	/* The limits are ours to check, so that they can name the number. */
+	if (format == IMAGE_FORMAT_HEIC || format == IMAGE_FORMAT_AVIF)
+		g_object_set(operation, "unlimited", TRUE, NULL);
+	if (n > 0)
+		g_object_set(operation, "page", first, "n", n, NULL);
 
-	/* By default libvips shows what it can of a damaged file. */
-	if (reply->facts.format == IMAGE_FORMAT_JPEG)
-		failed = loader->load(bytes, input->length, image,
-							  "access", VIPS_ACCESS_SEQUENTIAL,
-							  "fail_on", VIPS_FAIL_ON_ERROR,
-							  "shrink", jpeg_shrink(shrink), NULL);
-	else if (reply->facts.format == IMAGE_FORMAT_WEBP && shrink > 1)
-		failed = loader->load(bytes, input->length, image,
-							  "access", VIPS_ACCESS_SEQUENTIAL,
-							  "fail_on", VIPS_FAIL_ON_ERROR,
-							  "scale", 1 / shrink, NULL);
-	else if (loader->load == vips_heifload_buffer)
-		/* The limits are ours to check, so that they can name the number. */
-		failed = loader->load(bytes, input->length, image,
-							  "access", VIPS_ACCESS_SEQUENTIAL,
-							  "fail_on", VIPS_FAIL_ON_ERROR,
-							  "unlimited", TRUE, NULL);
-	else
-		failed = loader->load(bytes, input->length, image,
-							  "access", VIPS_ACCESS_SEQUENTIAL,
-							  "fail_on", VIPS_FAIL_ON_ERROR, NULL);
-
-	if (failed)
-	{
-		*image = NULL;
+	if (run_loader(operation, image) != 0)
 		return codec_fail_libvips(reply, DECODER_CORRUPT, "invalid");
-	}
+	if (format == IMAGE_FORMAT_HEIC || format == IMAGE_FORMAT_AVIF)
+		keep_metadata(*image);
 	return true;
+}
+
+bool
+codec_open(const CodecBytes *input, DecoderReply *reply, double shrink,
+		   VipsImage **image)
+{
+	return codec_open_pages(input, reply, shrink, 0, 0, image);
 }
 
 static ImageColorSpace

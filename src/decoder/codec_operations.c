@@ -1,10 +1,12 @@
 /*
  * codec_operations.c
- *		The operations that change pixels, one function each, and their table.
+ *		Leads a canvas through the steps of its pipeline: the table of
+ *		operations, and what they all stand on.
  *
- * To add one: write its function, add its line to transforms[].  A function
- * finds an upright image in display colours (sRGB or gray, 8 or 16 bits, alpha
- * or not) unless its line says that it takes the image as it was loaded.
+ * To add an operation: write its function in the file of its kind, add its
+ * line to transforms[].  A function finds an upright image in display colours
+ * (sRGB or gray, 8 or 16 bits, alpha or not) unless its line says that it
+ * takes the image as it was loaded.
  */
 #include "decoder/codec_internal.h"
 
@@ -12,16 +14,92 @@
 
 typedef bool (*Transform) (Canvas *canvas, const PipelineStep *step);
 
-/* Where a resize leads: scaled to one size, then cut to another. */
-typedef struct ResizePlan
+static const struct
 {
-	double		horizontal;		/* factors, before sizes are rounded to pixels */
-	double		vertical;
-	int			scaled_width;
-	int			scaled_height;
-	int			width;
-	int			height;
-} ResizePlan;
+	Transform	apply;
+	bool		takes_unsettled;	/* settles the canvas by itself */
+}			transforms[OPERATION_COUNT] = {
+	[OPERATION_RESIZE] = {codec_resize, true},
+	[OPERATION_CROP] = {codec_crop, false},
+	[OPERATION_EXTEND] = {codec_extend, false},
+	[OPERATION_TRIM] = {codec_trim, false},
+	[OPERATION_ROTATE] = {codec_rotate, false},
+	[OPERATION_FLIP] = {codec_flip, false},
+	[OPERATION_FLOP] = {codec_flop, false},
+	[OPERATION_BLUR] = {codec_blur, false},
+	[OPERATION_SHARPEN] = {codec_sharpen, false},
+	[OPERATION_MEDIAN] = {codec_median, false},
+	[OPERATION_PIXELATE] = {codec_pixelate, false},
+	[OPERATION_MODULATE] = {codec_modulate, false},
+	[OPERATION_GAMMA] = {codec_gamma, false},
+	[OPERATION_NORMALIZE] = {codec_normalize, false},
+	[OPERATION_CLAHE] = {codec_clahe, false},
+	[OPERATION_GRAYSCALE] = {codec_grayscale, false},
+	[OPERATION_TINT] = {codec_tint, false},
+	[OPERATION_INVERT] = {codec_invert, false},
+	[OPERATION_FLATTEN] = {codec_flatten, false},
+	[OPERATION_COMPOSITE] = {codec_composite, false},
+	[OPERATION_TEXT] = {codec_text, false},
+	[OPERATION_JOIN] = {codec_join, false}
+};
+
+/* The image as it was loaded; the canvas takes a reference of its own. */
+Canvas
+codec_start_canvas(Work *work, Output *output, VipsImage *image)
+{
+	const ImageFacts *facts = &work->reply->facts;
+	bool		swapped = output->upright && facts->orientation >= 5;
+
+	return (Canvas)
+	{
+		.image = g_object_ref(image),
+		.work = work,
+		.output = output,
+		.request = work->job->request,
+		.reply = work->reply,
+		.width = swapped ? facts->height : facts->width,
+		.height = swapped ? facts->width : facts->height,
+		.orientation = output->upright ? facts->orientation : 1,
+		.streaming = work->job->request->n_outputs == 1
+	};
+}
+
+/* How much smaller a loader may make the image: when a resize is all that sees it. */
+double
+codec_useful_shrink(const Pipeline *pipeline, int width, int height)
+{
+	int			i;
+
+	for (i = 0; i < pipeline->n_steps; i++)
+	{
+		const PipelineStep *step = &pipeline->steps[i];
+
+		if (step->operation == OPERATION_RESIZE)
+			return codec_resize_shrink(step, width, height);
+		if (operations[step->operation].kind == OPERATION_TRANSFORM)
+			return 1;
+	}
+	return 1;
+}
+
+bool
+codec_run_steps(Canvas *canvas)
+{
+	const Pipeline *pipeline = canvas->output->pipeline;
+
+	for (canvas->step = 0; canvas->step < pipeline->n_steps; canvas->step++)
+	{
+		const PipelineStep *step = &pipeline->steps[canvas->step];
+
+		if (transforms[step->operation].apply == NULL)
+			continue;			/* planned for before, or an encoder */
+		if (!transforms[step->operation].takes_unsettled && !codec_settle(canvas))
+			return false;
+		if (!transforms[step->operation].apply(canvas, step))
+			return false;
+	}
+	return codec_settle(canvas);
+}
 
 /*
  * Puts the result of a libvips call in the canvas.  By address, because C
@@ -39,29 +117,48 @@ codec_replace(Canvas *canvas, VipsImage **image, int failed, const char *what)
 	return true;
 }
 
-/* For what cannot work from top to bottom. */
-static bool
-need_random_access(Canvas *canvas)
+/* Computes all that was described so far into memory. */
+bool
+codec_compute(Canvas *canvas)
 {
-	VipsImage  *copy;
+	VipsImage  *copy = vips_image_copy_memory(canvas->image);
 
-	if (!canvas->streaming)
-		return true;
-	copy = vips_image_copy_memory(canvas->image);
-	if (!codec_replace(canvas, &copy, copy == NULL, "could not decode"))
+	if (!codec_replace(canvas, &copy, copy == NULL, "could not process"))
 		return false;
 	canvas->streaming = false;
 	return true;
 }
 
-static bool
-is_deep(VipsImage *image)
+/* For what cannot work from top to bottom. */
+bool
+codec_need_random_access(Canvas *canvas)
+{
+	return !canvas->streaming || codec_compute(canvas);
+}
+
+/* Before a step makes the image larger: what libvips and the limits allow. */
+bool
+codec_check_size(Canvas *canvas, double width, double height)
+{
+	/* As numbers, because they may be beyond what an integer holds. */
+	return codec_check_limit(canvas->reply, DECODER_LIMIT_OUTPUT_PIXELS,
+							 (uint64_t) MIN(width * height, 1e18),
+							 MIN(canvas->request->max_output_pixels, (uint64_t) 1e17)) &&
+		(MAX(width, height) <= VIPS_MAX_COORD ||
+		 codec_fail(canvas->reply, DECODER_INVALID_OPERATION,
+					"result of %s, %.0fx%.0f, is too large: a side ends at %d pixels",
+					operations[canvas->output->pipeline->steps[canvas->step].operation].name,
+					width, height, VIPS_MAX_COORD));
+}
+
+bool
+codec_is_deep(VipsImage *image)
 {
 	return vips_image_get_format(image) == VIPS_FORMAT_USHORT;
 }
 
 static bool
-convert_colors(Canvas *canvas, VipsInterpretation colors)
+convert_to(Canvas *canvas, VipsInterpretation colors)
 {
 	VipsImage  *converted = NULL;
 
@@ -72,58 +169,65 @@ convert_colors(Canvas *canvas, VipsInterpretation colors)
 						 "could not convert the colours of");
 }
 
+/* To sRGB or gray, in 16 bits or 8. */
 bool
-codec_to_eight_bits(Canvas *canvas)
+codec_convert_colors(Canvas *canvas, bool color, bool deep)
 {
-	if (!is_deep(canvas->image))
-		return true;
-	return convert_colors(canvas,
-						  vips_image_get_bands(canvas->image) < 3 ?
-						  VIPS_INTERPRETATION_B_W : VIPS_INTERPRETATION_sRGB);
+	if (color)
+		return convert_to(canvas, deep ? VIPS_INTERPRETATION_RGB16 : VIPS_INTERPRETATION_sRGB);
+	return convert_to(canvas, deep ? VIPS_INTERPRETATION_GREY16 : VIPS_INTERPRETATION_B_W);
+}
+
+/* The image's own profile, where it has one that fits its pixels. */
+static bool
+has_profile(VipsImage *image)
+{
+	const void *profile;
+	size_t		length;
+	bool		fits;
+
+	fits = vips_image_get_typeof(image, VIPS_META_ICC_NAME) != 0 &&
+		vips_image_get_coding(image) == VIPS_CODING_NONE &&
+		(codec_is_deep(image) || vips_image_get_format(image) == VIPS_FORMAT_UCHAR) &&
+		vips_image_get_blob(image, VIPS_META_ICC_NAME, &profile, &length) == 0 &&
+		vips_icc_is_compatible_profile(image, profile, length);
+	vips_error_clear();
+	return fits;
 }
 
 /*
  * To sRGB or gray, in 8 or 16 bits, through the image's own profile where it
  * has one that fits.  Outputs carry no profile, so this is what makes them
- * look right everywhere.
+ * look right everywhere; where the profile is kept, colours that it can hold
+ * stay as they are.
  */
 static bool
 to_display_colors(Canvas *canvas)
 {
 	VipsImage  *image = canvas->image;
 	VipsImage  *converted = NULL;
-	VipsInterpretation now = vips_image_get_interpretation(image);
-	VipsInterpretation target;
 	int			color_bands = vips_image_get_bands(image) - (vips_image_hasalpha(image) ? 1 : 0);
-	bool		deep = is_deep(image);
-	const void *profile;
-	size_t		length;
+	bool		color = color_bands >= 3;
+	bool		deep = codec_is_deep(image);
+	VipsInterpretation now = vips_image_get_interpretation(image);
+	bool		for_display = (deep || vips_image_get_format(image) == VIPS_FORMAT_UCHAR) &&
+		now == (color ? (deep ? VIPS_INTERPRETATION_RGB16 : VIPS_INTERPRETATION_sRGB) :
+				(deep ? VIPS_INTERPRETATION_GREY16 : VIPS_INTERPRETATION_B_W));
+	bool		keep = canvas->output->kept == KEEP_ICC || canvas->output->kept == KEEP_ALL;
 
-	if (color_bands < 3)
-		target = deep ? VIPS_INTERPRETATION_GREY16 : VIPS_INTERPRETATION_B_W;
-	else
-		target = deep ? VIPS_INTERPRETATION_RGB16 : VIPS_INTERPRETATION_sRGB;
-
-	if (vips_image_get_typeof(image, VIPS_META_ICC_NAME) != 0 &&
-		vips_image_get_coding(image) == VIPS_CODING_NONE &&
-		(deep || vips_image_get_format(image) == VIPS_FORMAT_UCHAR) &&
-		vips_image_get_blob(image, VIPS_META_ICC_NAME, &profile, &length) == 0 &&
-		vips_icc_is_compatible_profile(image, profile, length))
-	{
+	if (has_profile(image) && !(keep && for_display))
 		return codec_replace(canvas, &converted,
 							 vips_icc_transform(image, &converted, "srgb",
 												"embedded", TRUE,
 												"intent", VIPS_INTENT_PERCEPTUAL,
 												"depth", deep ? 16 : 8, NULL),
 							 "could not convert the colours of") &&
-			convert_colors(canvas, target);
-	}
-	vips_error_clear();
+			codec_convert_colors(canvas, color, deep);
 
-	if (now == target && (deep || vips_image_get_format(image) == VIPS_FORMAT_UCHAR))
+	if (for_display)
 		return true;
 	if (vips_colourspace_issupported(image))
-		return convert_colors(canvas, target);
+		return codec_convert_colors(canvas, color, deep);
 	return codec_fail(canvas->reply, DECODER_UNSUPPORTED,
 					  "cannot show the colours of this %s image",
 					  image_format_name(canvas->reply->facts.format));
@@ -147,64 +251,19 @@ codec_settle(Canvas *canvas)
 	if (canvas->orientation == 1)
 		return true;
 	/* 2 is a mirror image, which streams. */
-	if (canvas->orientation != 2 && !need_random_access(canvas))
+	if (canvas->orientation != 2 && !codec_need_random_access(canvas))
 		return false;
 	return codec_replace(canvas, &upright,
 						 vips_autorot(canvas->image, &upright, NULL),
 						 "could not turn");
 }
 
-static ResizePlan
-plan_resize(const PipelineStep *step, int width, int height)
-{
-	ResizeFit	fit = (ResizeFit) step_number(step, RESIZE_FIT);
-	bool		enlarge = step_number(step, RESIZE_ENLARGE) != 0;
-	double		box_width = step_number(step, RESIZE_WIDTH);
-	double		box_height = step_number(step, RESIZE_HEIGHT);
-	ResizePlan	plan;
-
-	if (!step_given(step, RESIZE_WIDTH))
-		box_width = INFINITY;
-	if (!step_given(step, RESIZE_HEIGHT))
-		box_height = INFINITY;
-	if (!enlarge)
-	{
-		box_width = MIN(box_width, width);
-		box_height = MIN(box_height, height);
-	}
-
-	plan.horizontal = box_width / width;
-	plan.vertical = box_height / height;
-	if (fit == FIT_INSIDE)
-		plan.horizontal = plan.vertical = MIN(plan.horizontal, plan.vertical);
-	else if (fit == FIT_COVER)
-		plan.horizontal = plan.vertical = MAX(plan.horizontal, plan.vertical);
-
-	plan.scaled_width = (int) MAX(1, MIN(rint(width * plan.horizontal), VIPS_MAX_COORD));
-	plan.scaled_height = (int) MAX(1, MIN(rint(height * plan.vertical), VIPS_MAX_COORD));
-	plan.width = (int) MIN(plan.scaled_width, box_width);
-	plan.height = (int) MIN(plan.scaled_height, box_height);
-	return plan;
-}
-
-/* How much smaller a loader may make the image when this is the first step. */
-double
-codec_useful_shrink(const PipelineStep *step, int width, int height)
-{
-	ResizePlan	plan;
-
-	if (step->operation != OPERATION_RESIZE)
-		return 1;
-	plan = plan_resize(step, width, height);
-	return MIN(1 / plan.horizontal, 1 / plan.vertical);
-}
-
 /*
  * Colours under transparent pixels must not bleed into their neighbours:
  * around anything that mixes pixels, colours are weighted with alpha.
  */
-static bool
-begin_mixing(Canvas *canvas, VipsBandFormat *format)
+bool
+codec_begin_mixing(Canvas *canvas, VipsBandFormat *format)
 {
 	VipsImage  *weighted = NULL;
 
@@ -217,8 +276,8 @@ begin_mixing(Canvas *canvas, VipsBandFormat *format)
 						 "could not process");
 }
 
-static bool
-end_mixing(Canvas *canvas, VipsBandFormat format)
+bool
+codec_end_mixing(Canvas *canvas, VipsBandFormat format)
 {
 	VipsImage  *plain = NULL;
 	VipsImage  *cast = NULL;
@@ -233,177 +292,77 @@ end_mixing(Canvas *canvas, VipsBandFormat format)
 					  "could not process");
 }
 
-static bool
-scale(Canvas *canvas, int width, int height)
-{
-	VipsImage  *scaled = NULL;
-	VipsBandFormat format;
-	double		horizontal = (double) width / vips_image_get_width(canvas->image);
-	double		vertical = (double) height / vips_image_get_height(canvas->image);
-
-	if (horizontal == 1 && vertical == 1)
-		return true;
-	if (codec_can_scale(canvas->image, width, height))
-	{
-		if (!codec_replace(canvas, &scaled,
-						   codec_scale(canvas->image, &scaled, width, height),
-						   "could not resize"))
-			return false;
-		canvas->streaming = false;
-		return true;
-	}
-	return begin_mixing(canvas, &format) &&
-		codec_replace(canvas, &scaled,
-					  vips_resize(canvas->image, &scaled, horizontal,
-								  "vscale", vertical, NULL),
-					  "could not resize") &&
-		end_mixing(canvas, format);
-}
-
-static bool
-cut(Canvas *canvas, int left, int top, int width, int height)
-{
-	VipsImage  *area = NULL;
-
-	if (width == vips_image_get_width(canvas->image) &&
-		height == vips_image_get_height(canvas->image))
-		return true;
-	return codec_replace(canvas, &area,
-						 vips_extract_area(canvas->image, &area,
-										   left, top, width, height, NULL),
-						 "could not crop");
-}
-
-static bool
-apply_resize(Canvas *canvas, const PipelineStep *step)
-{
-	/* The loader may have shrunk the image: proportions are the input's. */
-	bool		first = !canvas->settled;
-	int			width = first ? canvas->width : vips_image_get_width(canvas->image);
-	int			height = first ? canvas->height : vips_image_get_height(canvas->image);
-	ResizePlan	plan = plan_resize(step, width, height);
-	bool		swapped = first && canvas->orientation >= 5;
-
-	return codec_check_limit(canvas->reply, DECODER_LIMIT_OUTPUT_PIXELS,
-							 (uint64_t) plan.scaled_width * plan.scaled_height,
-							 canvas->request->max_output_pixels) &&
-		scale(canvas,
-			  swapped ? plan.scaled_height : plan.scaled_width,
-			  swapped ? plan.scaled_width : plan.scaled_height) &&
-		codec_settle(canvas) &&
-		cut(canvas,
-			(plan.scaled_width - plan.width) / 2,
-			(plan.scaled_height - plan.height) / 2,
-			plan.width, plan.height);
-}
-
-static bool
-apply_crop(Canvas *canvas, const PipelineStep *step)
-{
-	int			image_width = vips_image_get_width(canvas->image);
-	int			image_height = vips_image_get_height(canvas->image);
-	int			width = (int) step_number(step, CROP_WIDTH);
-	int			height = (int) step_number(step, CROP_HEIGHT);
-	int			left = (int) step_number(step, CROP_LEFT);
-	int			top = (int) step_number(step, CROP_TOP);
-
-	if (!step_given(step, CROP_LEFT))
-		left = (image_width - width) / 2;
-	if (!step_given(step, CROP_TOP))
-		top = (image_height - height) / 2;
-	if (width > image_width || height > image_height ||
-		left > image_width - width || top > image_height - height)
-		return codec_fail(canvas->reply, DECODER_INVALID_OPERATION,
-						  "cannot crop %dx%d at %d,%d from an image of %dx%d",
-						  width, height, left, top, image_width, image_height);
-	return cut(canvas, left, top, width, height);
-}
-
-static bool
-apply_rotate(Canvas *canvas, const PipelineStep *step)
-{
-	VipsImage  *turned = NULL;
-	VipsAngle	angle = (VipsAngle) ((int) step_number(step, ROTATE_ANGLE) / 90 % 4);
-
-	return need_random_access(canvas) &&
-		codec_replace(canvas, &turned,
-					  vips_rot(canvas->image, &turned, angle, NULL),
-					  "could not rotate");
-}
-
-static bool
-apply_flip(Canvas *canvas, const PipelineStep *step)
-{
-	VipsImage  *flipped = NULL;
-	bool		vertical = step_number(step, FLIP_DIRECTION) == FLIP_VERTICAL;
-
-	if (vertical && !need_random_access(canvas))
-		return false;
-	return codec_replace(canvas, &flipped,
-						 vips_flip(canvas->image, &flipped,
-								   vertical ? VIPS_DIRECTION_VERTICAL : VIPS_DIRECTION_HORIZONTAL,
-								   NULL),
-						 "could not flip");
-}
-
-static bool
-apply_grayscale(Canvas *canvas, const PipelineStep *step)
-{
-	(void) step;
-	return convert_colors(canvas,
-						  is_deep(canvas->image) ? VIPS_INTERPRETATION_GREY16 : VIPS_INTERPRETATION_B_W);
-}
-
-static bool
-apply_blur(Canvas *canvas, const PipelineStep *step)
-{
-	VipsImage  *soft = NULL;
-	VipsBandFormat format;
-
-	return begin_mixing(canvas, &format) &&
-		codec_replace(canvas, &soft,
-					  vips_gaussblur(canvas->image, &soft,
-									 step_number(step, BLUR_SIGMA), NULL),
-					  "could not blur") &&
-		end_mixing(canvas, format);
-}
-
-static bool
-apply_sharpen(Canvas *canvas, const PipelineStep *step)
-{
-	VipsImage  *sharp = NULL;
-
-	return codec_replace(canvas, &sharp,
-						 vips_sharpen(canvas->image, &sharp,
-									  "sigma", step_number(step, SHARPEN_SIGMA),
-									  "m1", step_number(step, SHARPEN_FLAT),
-									  "m2", step_number(step, SHARPEN_EDGES), NULL),
-						 "could not sharpen");
-}
-
-static const struct
-{
-	Transform	apply;
-	bool		takes_unsettled;	/* settles the canvas by itself */
-}			transforms[OPERATION_COUNT] = {
-	[OPERATION_RESIZE] = {.apply = apply_resize, .takes_unsettled = true},
-	[OPERATION_CROP] = {.apply = apply_crop},
-	[OPERATION_ROTATE] = {.apply = apply_rotate},
-	[OPERATION_FLIP] = {.apply = apply_flip},
-	[OPERATION_GRAYSCALE] = {.apply = apply_grayscale},
-	[OPERATION_BLUR] = {.apply = apply_blur},
-	[OPERATION_SHARPEN] = {.apply = apply_sharpen}
-};
-
-/* One step of a pipeline, its result within the limit. */
 bool
-codec_transform(Canvas *canvas, const PipelineStep *step)
+codec_is_gray(uint32_t color)
 {
-	if (transforms[step->operation].apply == NULL)
-		return codec_fail(canvas->reply, DECODER_INVALID_OPERATION,
-						  "operation %s is not implemented",
-						  operations[step->operation].name);
-	if (!transforms[step->operation].takes_unsettled && !codec_settle(canvas))
+	return color >> 24 == (color >> 16 & 0xFF) && color >> 24 == (color >> 8 & 0xFF);
+}
+
+/*
+ * A colour in the numbers of the canvas, which is made to hold it: a gray
+ * image becomes sRGB for one that is not gray, and one without transparency
+ * gets it for one that has.
+ */
+bool
+codec_take_color(Canvas *canvas, uint32_t color, Ink *ink)
+{
+	int			red = color >> 24;
+	int			green = color >> 16 & 0xFF;
+	int			blue = color >> 8 & 0xFF;
+	int			alpha = color & 0xFF;
+	bool		deep = codec_is_deep(canvas->image);
+	double		scale = deep ? 257 : 1;
+	VipsImage  *with_alpha = NULL;
+
+	if (!codec_is_gray(color) && alpha > 0 && !codec_convert_colors(canvas, true, deep))
 		return false;
-	return transforms[step->operation].apply(canvas, step);
+	if (alpha < 255 && !vips_image_hasalpha(canvas->image) &&
+		!codec_replace(canvas, &with_alpha,
+					   vips_bandjoin_const1(canvas->image, &with_alpha, 255 * scale, NULL),
+					   "could not process"))
+		return false;
+
+	ink->n = 0;
+	ink->values[ink->n++] = red * scale;
+	if (vips_image_get_bands(canvas->image) >= 3)
+	{
+		ink->values[ink->n++] = green * scale;
+		ink->values[ink->n++] = blue * scale;
+	}
+	if (vips_image_hasalpha(canvas->image))
+		ink->values[ink->n++] = alpha * scale;
+	return true;
+}
+
+/* As libvips wants it; the caller's to free by codec_free_ink(). */
+VipsArrayDouble *
+codec_ink(const Ink *ink)
+{
+	return vips_array_double_new(ink->values, ink->n);
+}
+
+void
+codec_free_ink(VipsArrayDouble *array)
+{
+	vips_area_unref(VIPS_AREA(array));
+}
+
+/* Lays the image on a colour that is not transparent. */
+bool
+codec_flatten_on(Canvas *canvas, uint32_t color)
+{
+	VipsArrayDouble *background;
+	VipsImage  *flat = NULL;
+	Ink			ink;
+	int			failed;
+
+	if (!vips_image_hasalpha(canvas->image))
+		return true;
+	if (!codec_take_color(canvas, color, &ink))
+		return false;
+	ink.n--;					/* without its alpha */
+	background = codec_ink(&ink);
+	failed = vips_flatten(canvas->image, &flat, "background", background, NULL);
+	codec_free_ink(background);
+	return codec_replace(canvas, &flat, failed, "could not flatten");
 }

@@ -2,127 +2,156 @@
  * codec_save.c
  *		From a finished canvas to bytes: the encoders and their table.
  *
- * To add one: write its function, add its line to encoders[].  Nothing but
- * pixels goes into an output: no EXIF, no profile (colours are sRGB or gray
- * by now), no thumbnail.
+ * To add one: write its function, add its line to encoders[].  Without keep()
+ * nothing but pixels goes into an output: no EXIF, no profile (colours are
+ * sRGB or gray by now), no preview.
  */
 #include <string.h>
 
 #include "decoder/codec_internal.h"
 
-#if VIPS_MAJOR_VERSION > 8 || (VIPS_MAJOR_VERSION == 8 && VIPS_MINOR_VERSION >= 15)
-#define KEEP_NOTHING	"keep", VIPS_FOREIGN_KEEP_NONE
-#else
-#define KEEP_NOTHING	"strip", TRUE
-#endif
-
-/* The encoder where there is no step for it: step is NULL. */
-typedef int (*Encoder) (VipsImage *image, const PipelineStep *step,
+/* The image is of a kind that the format holds; kept are its kinds of metadata. */
+typedef int (*Encoder) (VipsImage *image, const PipelineStep *step, int kept,
 						void **bytes, size_t *length);
 
 static int
-argument(const PipelineStep *step, OperationId operation, int position)
+integer(const PipelineStep *step, int argument)
 {
-	return (int) (step != NULL ? step_number(step, position) :
-				  operations[operation].arguments[position].fallback);
+	return (int) step_number(step, argument);
 }
 
 static int
-encode_jpeg(VipsImage *image, const PipelineStep *step, void **bytes, size_t *length)
+encode_jpeg(VipsImage *image, const PipelineStep *step, int kept, void **bytes, size_t *length)
 {
+	static const VipsForeignSubsample modes[] = {
+		[CHROMA_AUTO] = VIPS_FOREIGN_SUBSAMPLE_AUTO,
+		[CHROMA_FULL] = VIPS_FOREIGN_SUBSAMPLE_OFF,
+		[CHROMA_HALF] = VIPS_FOREIGN_SUBSAMPLE_ON
+	};
+
 	return vips_jpegsave_buffer(image, bytes, length,
-								"Q", argument(step, OPERATION_JPEG, JPEG_QUALITY),
-								KEEP_NOTHING, NULL);
+								"Q", integer(step, JPEG_QUALITY),
+								"interlace", integer(step, JPEG_PROGRESSIVE),
+								"subsample_mode", modes[integer(step, JPEG_CHROMA)],
+								WRITE_METADATA(kept), NULL);
+}
+
+/* Bits of a palette's indexes: 1, 2, 4 or 8. */
+static int
+palette_bits(int colors)
+{
+	return colors > 16 ? 8 : colors > 4 ? 4 : colors > 2 ? 2 : 1;
 }
 
 static int
-encode_png(VipsImage *image, const PipelineStep *step, void **bytes, size_t *length)
+encode_png(VipsImage *image, const PipelineStep *step, int kept, void **bytes, size_t *length)
 {
+	int			compression = integer(step, PNG_COMPRESSION);
+	int			interlace = integer(step, PNG_INTERLACE);
+
+	if (integer(step, PNG_PALETTE))
+		return vips_pngsave_buffer(image, bytes, length,
+								   "compression", compression, "interlace", interlace,
+								   "palette", TRUE,
+								   "bitdepth", palette_bits(integer(step, PNG_COLORS)),
+								   WRITE_METADATA(kept), NULL);
 	return vips_pngsave_buffer(image, bytes, length,
-							   "compression", argument(step, OPERATION_PNG, PNG_COMPRESSION),
-							   KEEP_NOTHING, NULL);
-}
-
-/*
- * libvips 8.14.0 and 8.14.1 write EXIF and the rest into WebP even if told to
- * keep nothing.  Takes these chunks out in place: "RIFF" size "WEBP", then
- * chunks of name, size and bytes to an even length, the first of which,
- * "VP8X", has a bit for each of them.
- */
-static void
-drop_webp_metadata(unsigned char *webp, size_t *length)
-{
-	const unsigned char metadata_bits = 0x20 | 0x08 | 0x04; /* ICC, EXIF, XMP */
-	size_t		kept = 12;
-	size_t		next = 12;
-
-	while (next + 8 <= *length)
-	{
-		unsigned char *chunk = webp + next;
-		size_t		size = chunk[4] | chunk[5] << 8 | chunk[6] << 16 | (size_t) chunk[7] << 24;
-
-		size = MIN(8 + size + size % 2, *length - next);
-		next += size;
-		if (memcmp(chunk, "EXIF", 4) == 0 || memcmp(chunk, "XMP ", 4) == 0 ||
-			memcmp(chunk, "ICCP", 4) == 0)
-			continue;
-		if (memcmp(chunk, "VP8X", 4) == 0)
-			chunk[8] &= ~metadata_bits;
-		memmove(webp + kept, chunk, size);
-		kept += size;
-	}
-
-	*length = kept;
-	kept -= 8;
-	webp[4] = kept;
-	webp[5] = kept >> 8;
-	webp[6] = kept >> 16;
-	webp[7] = kept >> 24;
+							   "compression", compression, "interlace", interlace,
+							   WRITE_METADATA(kept), NULL);
 }
 
 static int
-encode_webp(VipsImage *image, const PipelineStep *step, void **bytes, size_t *length)
+encode_webp(VipsImage *image, const PipelineStep *step, int kept, void **bytes, size_t *length)
 {
-	int			failed = vips_webpsave_buffer(image, bytes, length,
-											  "Q", argument(step, OPERATION_WEBP, WEBP_QUALITY),
-											  KEEP_NOTHING, NULL);
-
-	if (!failed)
-		drop_webp_metadata(*bytes, length);
-	return failed;
+	return vips_webpsave_buffer(image, bytes, length,
+								"Q", integer(step, WEBP_QUALITY),
+								"lossless", integer(step, WEBP_LOSSLESS),
+								"effort", integer(step, WEBP_EFFORT),
+								WRITE_METADATA(kept), NULL);
 }
 
 static int
-encode_gif(VipsImage *image, const PipelineStep *step, void **bytes, size_t *length)
+encode_avif(VipsImage *image, const PipelineStep *step, int kept, void **bytes, size_t *length)
 {
-	(void) step;
-	return vips_gifsave_buffer(image, bytes, length, KEEP_NOTHING, NULL);
+	return vips_heifsave_buffer(image, bytes, length,
+								"compression", VIPS_FOREIGN_HEIF_COMPRESSION_AV1,
+								"Q", integer(step, AVIF_QUALITY),
+								"lossless", integer(step, AVIF_LOSSLESS),
+								"effort", integer(step, AVIF_EFFORT),
+								WRITE_METADATA(kept), NULL);
 }
 
 static int
-encode_tiff(VipsImage *image, const PipelineStep *step, void **bytes, size_t *length)
+encode_gif(VipsImage *image, const PipelineStep *step, int kept, void **bytes, size_t *length)
 {
-	(void) step;
+	int			bits = 1;
+
+	while (1 << bits < integer(step, GIF_COLORS))
+		bits++;
+	return vips_gifsave_buffer(image, bytes, length,
+							   "bitdepth", bits,
+							   "dither", step_number(step, GIF_DITHER),
+							   "effort", integer(step, GIF_EFFORT),
+							   WRITE_METADATA(kept), NULL);
+}
+
+static int
+encode_tiff(VipsImage *image, const PipelineStep *step, int kept, void **bytes, size_t *length)
+{
+	static const VipsForeignTiffCompression compressions[] = {
+		[TIFF_DEFLATE] = VIPS_FOREIGN_TIFF_COMPRESSION_DEFLATE,
+		[TIFF_LZW] = VIPS_FOREIGN_TIFF_COMPRESSION_LZW,
+		[TIFF_NONE] = VIPS_FOREIGN_TIFF_COMPRESSION_NONE,
+		[TIFF_AS_JPEG] = VIPS_FOREIGN_TIFF_COMPRESSION_JPEG
+	};
+
 	return vips_tiffsave_buffer(image, bytes, length,
-								"compression", VIPS_FOREIGN_TIFF_COMPRESSION_DEFLATE,
+								"compression", compressions[integer(step, TIFF_COMPRESSION)],
+								"Q", integer(step, TIFF_QUALITY),
 								"predictor", VIPS_FOREIGN_TIFF_PREDICTOR_HORIZONTAL,
-								KEEP_NOTHING, NULL);
+								WRITE_METADATA(kept), NULL);
 }
+
+/* Where the format sets no limit: libvips' own. */
+#define LONGEST_SIDE	10000000
+
+#define NONE	(-1)			/* no such argument */
 
 static const struct
 {
 	Encoder		encode;
-	const char *operation;		/* as libvips calls it */
-	const char *class_name;
+	OperationId operation;
+	const char *saver;			/* as libvips calls it */
 	int			longest_side;
 	bool		alpha;			/* can the format hold it */
 	bool		deep;			/* can it hold 16 bits */
+	int			quality;		/* positions of these arguments, or NONE */
+	int			max_bytes;
 }			encoders[IMAGE_FORMAT_LAST + 1] = {
-	[IMAGE_FORMAT_JPEG] = {encode_jpeg, "jpegsave_buffer", "VipsForeignSaveJpeg", 65535, false, false},
-	[IMAGE_FORMAT_PNG] = {encode_png, "pngsave_buffer", "VipsForeignSavePng", VIPS_MAX_COORD, true, true},
-	[IMAGE_FORMAT_WEBP] = {encode_webp, "webpsave_buffer", "VipsForeignSaveWebp", 16383, true, false},
-	[IMAGE_FORMAT_GIF] = {encode_gif, "gifsave_buffer", "VipsForeignSaveCgif", 65535, true, false},
-	[IMAGE_FORMAT_TIFF] = {encode_tiff, "tiffsave_buffer", "VipsForeignSaveTiff", VIPS_MAX_COORD, true, true}
+	[IMAGE_FORMAT_JPEG] = {
+		encode_jpeg, OPERATION_JPEG, "jpegsave_buffer",
+		65535, false, false, JPEG_QUALITY, JPEG_MAX_BYTES
+	},
+	[IMAGE_FORMAT_PNG] = {
+		encode_png, OPERATION_PNG, "pngsave_buffer",
+		LONGEST_SIDE, true, true, NONE, NONE
+	},
+	[IMAGE_FORMAT_WEBP] = {
+		encode_webp, OPERATION_WEBP, "webpsave_buffer",
+		16383, true, false, WEBP_QUALITY, WEBP_MAX_BYTES
+	},
+	[IMAGE_FORMAT_GIF] = {
+		encode_gif, OPERATION_GIF, "gifsave_buffer",
+		65535, true, false, NONE, NONE
+	},
+	[IMAGE_FORMAT_TIFF] = {
+		encode_tiff, OPERATION_TIFF, "tiffsave_buffer",
+		LONGEST_SIDE, true, true, NONE, NONE
+	},
+	[IMAGE_FORMAT_AVIF] = {
+		encode_avif, OPERATION_AVIF, "heifsave_buffer",
+		16384, true, false, AVIF_QUALITY, AVIF_MAX_BYTES
+	}
 };
 
 /* Blocks every saver of libvips but ours. */
@@ -135,63 +164,106 @@ codec_allow_savers(void)
 	for (format = 0; format <= IMAGE_FORMAT_LAST; format++)
 	{
 		if (encoders[format].encode != NULL)
-			vips_operation_block_set(encoders[format].class_name, FALSE);
+			codec_allow_operation(encoders[format].saver);
 	}
+}
+
+ImageFormat
+codec_output_format(const Output *output)
+{
+	int			format;
+
+	for (format = 0; format <= IMAGE_FORMAT_LAST; format++)
+	{
+		if (encoders[format].encode != NULL &&
+			encoders[format].operation == output->encoder.operation)
+			return (ImageFormat) format;
+	}
+	return IMAGE_FORMAT_UNKNOWN;
 }
 
 /*
- * What the pipeline asks for, or the input's own format.  HEIC and AVIF, which
- * are slow to write, become JPEG, or PNG where that would lose transparency.
+ * The encoder that auto(), or no encoder, stands for: that of the input's
+ * format.  HEIC, which nobody should have to write, becomes JPEG, and so does
+ * what this libvips cannot write; or PNG, once it is known to be transparent.
  */
-static ImageFormat
-output_format(const Canvas *canvas, const PipelineStep *encoder)
+static bool
+follow_input(Work *work, const PipelineStep *step, Output *output)
 {
-	ImageFormat format = canvas->reply->facts.format;
+	ImageFormat format = work->reply->facts.format;
+	PipelineStep *encoder = &output->encoder;
+	PipelineValue *quality;
 
-	if (encoder != NULL)
+	if (encoders[format].encode == NULL ||
+		vips_type_find("VipsOperation", encoders[format].saver) == 0)
 	{
-		switch (encoder->operation)
+		format = IMAGE_FORMAT_JPEG;
+		output->replaced = true;
+	}
+	pipeline_start_step(encoder, encoders[format].operation);
+	if (step == NULL)
+		return true;
+
+	if (step_given(step, AUTO_MAX_BYTES))
+	{
+		if (encoders[format].max_bytes == NONE)
+			return codec_fail(work->reply, DECODER_INVALID_OPERATION,
+							  "format %s has no quality that max_bytes could lower",
+							  image_format_name(format));
+		encoder->values[encoders[format].max_bytes] = step->values[AUTO_MAX_BYTES];
+	}
+	if (step_given(step, AUTO_QUALITY) && encoders[format].quality != NONE)
+	{
+		quality = &encoder->values[encoders[format].quality];
+		*quality = step->values[AUTO_QUALITY];
+	}
+	return true;
+}
+
+/* What a pipeline says of its output as a whole, once the input's facts are known. */
+bool
+codec_plan_output(Work *work, const Pipeline *pipeline, Output *output)
+{
+	const PipelineStep *encoder = NULL;
+	int			i;
+
+	output->pipeline = pipeline;
+	output->upright = true;
+	for (i = 0; i < pipeline->n_steps; i++)
+	{
+		const PipelineStep *step = &pipeline->steps[i];
+
+		if (operations[step->operation].kind == OPERATION_ENCODER)
+			encoder = step;
+		else if (step->operation == OPERATION_AUTOROTATE)
+			output->upright = step_number(step, AUTOROTATE_ENABLED) != 0;
+		else if (step->operation == OPERATION_KEEP)
 		{
-			case OPERATION_JPEG:
-				return IMAGE_FORMAT_JPEG;
-			case OPERATION_PNG:
-				return IMAGE_FORMAT_PNG;
-			case OPERATION_WEBP:
-				return IMAGE_FORMAT_WEBP;
-			default:
-				break;
+			output->kept = (KeptMetadata) step_number(step, KEEP_METADATA);
+			output->keep_gps = step_number(step, KEEP_GPS) != 0;
 		}
 	}
-	if (encoders[format].encode != NULL &&
-		vips_type_find("VipsOperation", encoders[format].operation) != 0)
-		return format;
-	return vips_image_hasalpha(canvas->image) ? IMAGE_FORMAT_PNG : IMAGE_FORMAT_JPEG;
+	if (encoder == NULL || encoder->operation == OPERATION_AUTO)
+	{
+		if (!follow_input(work, encoder, output))
+			return false;
+	}
+	else
+		output->encoder = *encoder;
+	return codec_plan_pages(work, output);
 }
 
+/* Brings the canvas to what the format can hold. */
 static bool
-flatten_on_white(Canvas *canvas)
+fit_format(Canvas *canvas, ImageFormat format)
 {
-	VipsArrayDouble *white = vips_array_double_newv(1, 255.0);
-	VipsImage  *flat = NULL;
-	int			failed = vips_flatten(canvas->image, &flat, "background", white, NULL);
-
-	vips_area_unref(VIPS_AREA(white));
-	return codec_replace(canvas, &flat, failed, "could not flatten");
-}
-
-/* Computes the canvas into g_malloc'd bytes; encoder may be NULL. */
-bool
-codec_save(Canvas *canvas, const PipelineStep *encoder, void **bytes, size_t *length)
-{
-	ImageFormat format = output_format(canvas, encoder);
+	const PipelineStep *encoder = &canvas->output->encoder;
+	bool		as_jpeg = format == IMAGE_FORMAT_TIFF &&
+		step_number(encoder, TIFF_COMPRESSION) == TIFF_AS_JPEG;
 	int			width = vips_image_get_width(canvas->image);
-	int			height = vips_image_get_height(canvas->image);
+	int			height = vips_image_get_page_height(canvas->image);
 
-	if (!codec_check_limit(canvas->reply, DECODER_LIMIT_OUTPUT_PIXELS,
-						   (uint64_t) width * height,
-						   canvas->request->max_output_pixels))
-		return false;
-	if (vips_type_find("VipsOperation", encoders[format].operation) == 0)
+	if (vips_type_find("VipsOperation", encoders[format].saver) == 0)
 		return codec_fail(canvas->reply, DECODER_UNSUPPORTED,
 						  "libvips on this server cannot write %s images",
 						  image_format_name(format));
@@ -200,17 +272,99 @@ codec_save(Canvas *canvas, const PipelineStep *encoder, void **bytes, size_t *le
 						  "result of %dx%d is too large for %s, which ends at %d pixels a side",
 						  width, height, image_format_name(format),
 						  encoders[format].longest_side);
+	return (encoders[format].deep && !as_jpeg ? true :
+			codec_convert_colors(canvas, vips_image_get_bands(canvas->image) >= 3, false)) &&
+		(encoders[format].alpha && !as_jpeg ? true :
+		 codec_flatten_on(canvas, 0xFFFFFFFF));
+}
 
-	if (!encoders[format].deep && !codec_to_eight_bits(canvas))
-		return false;
-	if (!encoders[format].alpha && vips_image_hasalpha(canvas->image) &&
-		!flatten_on_white(canvas))
-		return false;
-
-	/* Here the pixels flow; a stream that breaks off is the input's fault. */
-	if (encoders[format].encode(canvas->image, encoder, bytes, length) != 0)
+/* Here the pixels flow; a stream that breaks off is the input's fault. */
+static bool
+encode(Canvas *canvas, ImageFormat format, const PipelineStep *step, int kept,
+	   void **bytes, size_t *length)
+{
+	if (encoders[format].encode(canvas->image, step, kept, bytes, length) != 0)
 		return codec_fail_libvips(canvas->reply,
 								  canvas->streaming ? DECODER_CORRUPT : DECODER_FAILED,
 								  canvas->streaming ? "invalid" : "could not encode");
+	codec_metadata_written(format, kept, *bytes, length);
 	return true;
+}
+
+/*
+ * Encodes at the best quality, up to that of the step, whose result has at
+ * most max_bytes.  Sizes grow with quality, near enough, so it is looked for
+ * by halves: what is returned has been encoded and does fit.
+ */
+static bool
+encode_to_fit(Canvas *canvas, ImageFormat format, PipelineStep *step, int kept,
+			  size_t max_bytes, void **bytes, size_t *length)
+{
+	double	   *quality = &step->values[encoders[format].quality].number;
+	int			low = 1;
+	int			high = (int) *quality;
+	void	   *best = NULL;
+	size_t		best_length = 0;
+	size_t		smallest = 0;
+	bool		done = true;
+
+	/* Computed once for all attempts; the first is what was asked for. */
+	if (!codec_compute(canvas))
+		return false;
+	while (low <= high)
+	{
+		done = encode(canvas, format, step, kept, bytes, length);
+		if (!done)
+			break;
+		if (*length <= max_bytes)
+		{
+			g_free(best);
+			best = *bytes;
+			best_length = *length;
+			low = (int) *quality + 1;
+		}
+		else
+		{
+			smallest = *length;
+			g_free(*bytes);
+			high = (int) *quality - 1;
+		}
+		*quality = (low + high) / 2;
+	}
+	if (done && best == NULL)
+		done = codec_fail(canvas->reply, DECODER_INVALID_OPERATION,
+						  "result has %" G_GSIZE_FORMAT " bytes even at quality 1, over max_bytes=%" G_GSIZE_FORMAT,
+						  smallest, max_bytes);
+	if (!done)
+		g_clear_pointer(&best, g_free);
+	*bytes = best;
+	*length = best_length;
+	return done;
+}
+
+/* Computes the canvas into g_malloc'd bytes. */
+bool
+codec_save(Canvas *canvas, void **bytes, size_t *length)
+{
+	Output	   *output = canvas->output;
+	ImageFormat format;
+	int			max_bytes;
+	int			kept;
+
+	if (output->replaced && vips_image_hasalpha(canvas->image))
+		pipeline_start_step(&output->encoder, OPERATION_PNG);
+	format = codec_output_format(output);
+	max_bytes = encoders[format].max_bytes;
+
+	if (!codec_check_size(canvas, vips_image_get_width(canvas->image),
+						  vips_image_get_height(canvas->image)) ||
+		!fit_format(canvas, format) || !codec_drop_metadata(canvas, &kept))
+		return false;
+	/* These savers take all of it before they begin, and leak where it breaks off. */
+	if ((format == IMAGE_FORMAT_WEBP || format == IMAGE_FORMAT_AVIF) && !codec_need_random_access(canvas))
+		return false;
+	if (max_bytes != NONE && step_given(&output->encoder, max_bytes))
+		return encode_to_fit(canvas, format, &output->encoder, kept,
+							 (size_t) step_number(&output->encoder, max_bytes), bytes, length);
+	return encode(canvas, format, &output->encoder, kept, bytes, length);
 }

@@ -10,6 +10,7 @@
  * nothing that he could do here.
  */
 #include <errno.h>
+#include <malloc.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -163,6 +164,11 @@ check_request(const DecoderRequest *request, uint64_t *length)
 	switch (request->operation)
 	{
 		case DECODER_PROBE:
+		case DECODER_VERIFY:
+		case DECODER_EXIF:
+		case DECODER_IPTC:
+		case DECODER_XMP:
+		case DECODER_ICC_PROFILE:
 			return request->n_inputs > 0;
 		case DECODER_PROCESS:
 			return request->n_inputs > 0 && request->n_outputs > 0;
@@ -204,10 +210,21 @@ run_job(const DecoderRequest *request, const char *bytes, DecoderReply *reply)
 		job.pipelines[i] = (CodecBytes) {bytes, request->pipeline_length[i]};
 		bytes += request->pipeline_length[i];
 	}
-	if (request->operation == DECODER_PROBE)
-		codec_probe(&job, reply);
-	else
-		codec_process(&job, reply);
+	switch (request->operation)
+	{
+		case DECODER_PROBE:
+			codec_probe(&job, reply);
+			break;
+		case DECODER_PROCESS:
+			codec_process(&job, reply);
+			break;
+		case DECODER_VERIFY:
+			codec_verify(&job, reply);
+			break;
+		default:
+			codec_metadata(&job, reply);
+			break;
+	}
 }
 
 static void
@@ -251,8 +268,21 @@ answer(const DecoderRequest *request, bool whole, DecoderReply *reply)
 		reply->n_outputs = 0;
 }
 
+/*
+ * Whether half of the memory has gone, though there is no work: to holes, and
+ * to libraries that forget some on their way out of a damaged image.
+ */
+static bool
+is_worn_out(uint64_t memory_limit)
+{
+	struct mallinfo2 heap = mallinfo2();
+
+	return memory_limit > 0 && heap.arena + heap.hblkhd > memory_limit / 2;
+}
+
+/* Until there is no more to do; or, as the client does not mind, no more memory to do it well. */
 static int
-serve(void)
+serve(uint64_t memory_limit)
 {
 	static DecoderRequest request;
 	static DecoderReply reply;
@@ -263,6 +293,7 @@ serve(void)
 
 		if (length < 0 && errno == EINTR)
 			continue;
+		/* Hung up, or no request for as long as the socket's timeout. */
 		if (length <= 0)
 			return 0;
 		answer(&request, length == sizeof(request), &reply);
@@ -271,6 +302,8 @@ serve(void)
 			if (errno != EINTR)
 				return 0;
 		}
+		if (is_worn_out(memory_limit))
+			return 0;
 	}
 }
 
@@ -311,5 +344,5 @@ main(int argc, char **argv)
 		return EXIT_NO_SANDBOX;
 	}
 	/* Not through exit(): handlers of a hundred libraries have nothing to add. */
-	_exit(serve());
+	_exit(serve(options.memory_limit));
 }

@@ -29,15 +29,22 @@
 #define DECODER_MEMORY_FD		4
 
 #define DECODER_MAGIC			0x49504431	/* "IPD1" */
-#define DECODER_MAX_INPUTS		8
+#define DECODER_MAX_INPUTS		240 /* a contact sheet is one request */
 #define DECODER_MAX_OUTPUTS		64
 #define DECODER_MESSAGE_SIZE	256
+#define DECODER_MAX_METADATA	(16 * 1024 * 1024)	/* bytes of XMP or ICC profile */
 
 typedef enum DecoderOperation
 {
 	DECODER_PROBE = 1,			/* header only: facts, no outputs */
 	DECODER_PROCESS = 2,		/* one decode, one output per pipeline */
-	DECODER_SELF_TEST = 3		/* try what the sandbox must refuse */
+	DECODER_SELF_TEST = 3,		/* try what the sandbox must refuse */
+	DECODER_VERIFY = 4,			/* facts, once every page was decoded */
+	/* Of input 0: one output, or none where the image has no such thing. */
+	DECODER_EXIF = 5,			/* JSON */
+	DECODER_IPTC = 6,			/* JSON */
+	DECODER_XMP = 7,			/* text, UTF-8 */
+	DECODER_ICC_PROFILE = 8		/* bytes */
 } DecoderOperation;
 
 /*
@@ -63,7 +70,8 @@ typedef enum DecoderLimit
 	DECODER_LIMIT_PIXELS = 1,	/* width * height * pages of the input */
 	DECODER_LIMIT_PAGES = 2,
 	DECODER_LIMIT_OUTPUT_PIXELS = 3,
-	DECODER_LIMIT_FORMAT = 4	/* not in allowed_formats; value is the format */
+	DECODER_LIMIT_FORMAT = 4,	/* not in allowed_formats; value is the format */
+	DECODER_LIMIT_METADATA = 5	/* bytes; the maximum is DECODER_MAX_METADATA */
 } DecoderLimit;
 
 typedef struct DecoderRequest
@@ -75,7 +83,7 @@ typedef struct DecoderRequest
 	uint64_t	max_pixels;		/* over all pages */
 	uint64_t	max_output_pixels;
 	uint32_t	max_pages;
-	uint32_t	allowed_formats;	/* bit 1 << ImageFormat */
+	uint32_t	allowed_formats;	/* IMAGE_FORMAT_BIT */
 	uint64_t	input_length[DECODER_MAX_INPUTS];
 	uint32_t	pipeline_length[DECODER_MAX_OUTPUTS];
 } DecoderRequest;
@@ -84,7 +92,7 @@ typedef struct DecoderReply
 {
 	uint32_t	magic;
 	uint16_t	status;			/* DecoderStatus */
-	uint8_t		n_outputs;		/* as asked when DECODER_OK, else 0 */
+	uint8_t		n_outputs;		/* as asked when DECODER_OK (or 0 of metadata), else 0 */
 	uint8_t		failed_output;	/* which pipeline failed, where one did */
 	uint32_t	limit;			/* DecoderLimit */
 	uint32_t	sandboxed;		/* 1 when the seccomp filter is active */

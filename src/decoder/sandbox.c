@@ -272,9 +272,9 @@ try_local_socket(void)
 static int
 try_execve(void)
 {
-	char	   *nothing[] = {NULL};
+	char	   *arguments[] = {"program", NULL};
 
-	execve("/nonexistent/program", nothing, nothing);
+	execve("/nonexistent/program", arguments, arguments + 1);
 	return errno;
 }
 

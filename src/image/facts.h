@@ -10,6 +10,7 @@
 #ifndef IMGPIPE_FACTS_H
 #define IMGPIPE_FACTS_H
 
+#include <stddef.h>
 #include <stdint.h>
 
 #define IMAGE_FACTS_LAYOUT	1
@@ -28,6 +29,9 @@ typedef enum ImageFormat
 } ImageFormat;
 
 #define IMAGE_FORMAT_LAST	IMAGE_FORMAT_AVIF
+
+/* Sets of formats are bits. */
+#define IMAGE_FORMAT_BIT(format) (UINT32_C(1) << (format))
 
 typedef enum ImageColorSpace
 {
@@ -62,5 +66,26 @@ typedef struct ImageFacts
 
 /* Lower-case name of a format, or NULL for a number that is none. */
 extern const char *image_format_name(int format);
+
+/* The reverse, in any case; IMAGE_FORMAT_UNKNOWN for a name that is none. */
+extern ImageFormat image_format_by_name(const char *name, size_t length);
+
+/* A set from names parted by commas; 0 where one is wrong, with its place. */
+extern uint32_t image_formats_parse(const char *names, const char **wrong, size_t *length);
+
+extern const char *image_color_space_name(int color_space);
+
+/* EXIF orientations 5 to 8 stand on their side. */
+static inline uint32_t
+image_displayed_width(const ImageFacts *facts)
+{
+	return facts->orientation >= 5 ? facts->height : facts->width;
+}
+
+static inline uint32_t
+image_displayed_height(const ImageFacts *facts)
+{
+	return facts->orientation >= 5 ? facts->width : facts->height;
+}
 
 #endif							/* IMGPIPE_FACTS_H */

@@ -64,11 +64,13 @@ image_from_bytes(const char *bytes, Size length)
 
 /*
  * Text form: as bytea's, "\x" and hex digits (or the old escape format).
- * Refused bytes are a soft error where PostgreSQL knows those.
+ * Refused bytes are a soft error where PostgreSQL knows those; a decoder that
+ * was lost says nothing about the bytes.
  */
 Datum
 imgpipe_image_in(PG_FUNCTION_ARGS)
 {
+	int32		typmod = PG_GETARG_INT32(2);
 	Datum		value;
 	bytea	   *bytes;
 	ImageFacts	facts;
@@ -78,25 +80,38 @@ imgpipe_image_in(PG_FUNCTION_ARGS)
 		PG_RETURN_NULL();
 	bytes = DatumGetByteaPP(value);
 	if (!decoder_probe(VARDATA_ANY(bytes), VARSIZE_ANY_EXHDR(bytes), &facts, &failure))
+	{
+		if (failure.kind != DECODER_REJECTED)
+			decoder_throw(&failure);
 		ereturn(fcinfo->context, (Datum) 0,
 				(errcode(failure.sqlerrcode),
 				 errmsg_internal("%s", failure.message),
 				 failure.detail ? errdetail_internal("%s", failure.detail) : 0,
 				 failure.hint ? errhint("%s", failure.hint) : 0));
+	}
+	if (!image_fits_typmod(&facts, typmod, fcinfo->context))
+		PG_RETURN_NULL();
 	PG_RETURN_IMAGE_P(image_make(&facts, VARDATA_ANY(bytes), VARSIZE_ANY_EXHDR(bytes)));
 }
 
 Datum
 imgpipe_image_out(PG_FUNCTION_ARGS)
 {
+	const Size	at_once = 1024 * 1024;	/* between two of these a query can be cancelled */
 	Image	   *image = PG_GETARG_IMAGE_P(0);
 	Size		length = IMAGE_LENGTH(image);
 	char	   *text = palloc(length * 2 + 3);
+	char	   *end = text + 2;
+	Size		offset;
 
 	text[0] = '\\';
 	text[1] = 'x';
-	hex_encode(image->bytes, length, text + 2);
-	text[length * 2 + 2] = '\0';
+	for (offset = 0; offset < length; offset += at_once)
+	{
+		CHECK_FOR_INTERRUPTS();
+		end += hex_encode(image->bytes + offset, Min(at_once, length - offset), end);
+	}
+	*end = '\0';
 	PG_RETURN_CSTRING(text);
 }
 
@@ -106,31 +121,37 @@ imgpipe_image_recv(PG_FUNCTION_ARGS)
 {
 	StringInfo	message = (StringInfo) PG_GETARG_POINTER(0);
 	int			length = message->len - message->cursor;
+	Image	   *image = image_from_bytes(pq_getmsgbytes(message, length), length);
 
-	PG_RETURN_IMAGE_P(image_from_bytes(pq_getmsgbytes(message, length), length));
+	image_fits_typmod(&image->facts, PG_GETARG_INT32(2), NULL);
+	PG_RETURN_IMAGE_P(image);
 }
 
+/* Where the value came out of TOAST its memory is ours and holds the file, too. */
 static bytea *
-image_file(Image *image)
+image_file(Datum datum)
 {
+	Image	   *image = DatumGetImageP(datum);
 	Size		length = IMAGE_LENGTH(image);
-	bytea	   *file = palloc(VARHDRSZ + length);
+	bytea	   *file = (bytea *) image;
 
+	if ((Pointer) image == DatumGetPointer(datum))
+		file = palloc(VARHDRSZ + length);
+	memmove(VARDATA(file), image->bytes, length);
 	SET_VARSIZE(file, VARHDRSZ + length);
-	memcpy(VARDATA(file), image->bytes, length);
 	return file;
 }
 
 Datum
 imgpipe_image_send(PG_FUNCTION_ARGS)
 {
-	PG_RETURN_BYTEA_P(image_file(PG_GETARG_IMAGE_P(0)));
+	PG_RETURN_BYTEA_P(image_file(PG_GETARG_DATUM(0)));
 }
 
 Datum
 imgpipe_image_to_bytea(PG_FUNCTION_ARGS)
 {
-	PG_RETURN_BYTEA_P(image_file(PG_GETARG_IMAGE_P(0)));
+	PG_RETURN_BYTEA_P(image_file(PG_GETARG_DATUM(0)));
 }
 
 Datum
@@ -152,27 +173,16 @@ imgpipe_image_format(PG_FUNCTION_ARGS)
 	PG_RETURN_TEXT_P(cstring_to_text(name));
 }
 
-/* EXIF orientations 5 to 8 stand on their side. */
-static bool
-is_turned(const ImageFacts *facts)
-{
-	return facts->orientation >= 5 && facts->orientation <= 8;
-}
-
 Datum
 imgpipe_image_width(PG_FUNCTION_ARGS)
 {
-	Image	   *image = PG_GETARG_IMAGE_HEADER_P(0);
-
-	PG_RETURN_INT32(is_turned(&image->facts) ? image->facts.height : image->facts.width);
+	PG_RETURN_INT32(image_displayed_width(&PG_GETARG_IMAGE_HEADER_P(0)->facts));
 }
 
 Datum
 imgpipe_image_height(PG_FUNCTION_ARGS)
 {
-	Image	   *image = PG_GETARG_IMAGE_HEADER_P(0);
-
-	PG_RETURN_INT32(is_turned(&image->facts) ? image->facts.width : image->facts.height);
+	PG_RETURN_INT32(image_displayed_height(&PG_GETARG_IMAGE_HEADER_P(0)->facts));
 }
 
 /* Not even the header: the size stands in the TOAST pointer. */

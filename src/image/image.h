@@ -7,8 +7,10 @@
 
 #include "postgres.h"
 
+#include "compat.h"
 #include "fmgr.h"
 #include "image/facts.h"
+#include "nodes/nodes.h"
 
 typedef struct Image
 {
@@ -30,6 +32,12 @@ typedef struct Image
 
 /* A value of probed facts and bytes, in the current memory context. */
 extern Image *image_make(const ImageFacts *facts, const char *bytes, Size length);
+
+/*
+ * Whether a column or cast with this type modifier takes the image: else an
+ * error, which is a soft one where there is a context for it.
+ */
+extern bool image_fits_typmod(const ImageFacts *facts, int32 typmod, Node *escontext);
 
 /* Oid of imgpipe.image, looked up in the catalog. */
 extern Oid	image_type_oid(void);

@@ -3,11 +3,11 @@
 
 CREATE TYPE imgpipe.image;
 
-CREATE FUNCTION imgpipe.image_in(cstring) RETURNS imgpipe.image
+CREATE FUNCTION imgpipe.image_in(cstring, oid, integer) RETURNS imgpipe.image
 	AS 'MODULE_PATHNAME', 'imgpipe_image_in'
 	LANGUAGE C STABLE STRICT PARALLEL SAFE COST 10000;
-COMMENT ON FUNCTION imgpipe.image_in(cstring) IS
-'Input function of image: \x and hex digits, as for bytea. The bytes are probed; see image(bytea) for the errors.';
+COMMENT ON FUNCTION imgpipe.image_in(cstring, oid, integer) IS
+'Input function of image: \x and hex digits, as for bytea. The bytes are probed; see image(bytea) and image(image, integer, boolean) for the errors.';
 
 CREATE FUNCTION imgpipe.image_out(imgpipe.image) RETURNS cstring
 	AS 'MODULE_PATHNAME', 'imgpipe_image_out'
@@ -15,10 +15,10 @@ CREATE FUNCTION imgpipe.image_out(imgpipe.image) RETURNS cstring
 COMMENT ON FUNCTION imgpipe.image_out(imgpipe.image) IS
 'Output function of image: \x and the file''s bytes in hex.';
 
-CREATE FUNCTION imgpipe.image_recv(internal) RETURNS imgpipe.image
+CREATE FUNCTION imgpipe.image_recv(internal, oid, integer) RETURNS imgpipe.image
 	AS 'MODULE_PATHNAME', 'imgpipe_image_recv'
 	LANGUAGE C STABLE STRICT PARALLEL SAFE COST 10000;
-COMMENT ON FUNCTION imgpipe.image_recv(internal) IS
+COMMENT ON FUNCTION imgpipe.image_recv(internal, oid, integer) IS
 'Binary input function of image: the file''s bytes, probed.';
 
 CREATE FUNCTION imgpipe.image_send(imgpipe.image) RETURNS bytea
@@ -27,23 +27,43 @@ CREATE FUNCTION imgpipe.image_send(imgpipe.image) RETURNS bytea
 COMMENT ON FUNCTION imgpipe.image_send(imgpipe.image) IS
 'Binary output function of image: the file''s bytes.';
 
+CREATE FUNCTION imgpipe.image_typmod_in(cstring[]) RETURNS integer
+	AS 'MODULE_PATHNAME', 'imgpipe_image_typmod_in'
+	LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION imgpipe.image_typmod_in(cstring[]) IS
+'Type modifier input function of image: the names of the formats that image(jpeg, png) takes. Raises 22023 for a name that is none.';
+
+CREATE FUNCTION imgpipe.image_typmod_out(integer) RETURNS cstring
+	AS 'MODULE_PATHNAME', 'imgpipe_image_typmod_out'
+	LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION imgpipe.image_typmod_out(integer) IS
+'Type modifier output function of image.';
+
 CREATE TYPE imgpipe.image (
 	INPUT = imgpipe.image_in,
 	OUTPUT = imgpipe.image_out,
 	RECEIVE = imgpipe.image_recv,
 	SEND = imgpipe.image_send,
+	TYPMOD_IN = imgpipe.image_typmod_in,
+	TYPMOD_OUT = imgpipe.image_typmod_out,
 	INTERNALLENGTH = VARIABLE,
 	ALIGNMENT = int4,
 	STORAGE = external
 );
 COMMENT ON TYPE imgpipe.image IS
-'An image file, byte for byte as it came, behind a header with its format and size. Made only of bytes that the decoder recognised.';
+'An image file, byte for byte as it came, behind a header with its format and size. Made only of bytes that the decoder recognised. image(jpeg, png) takes images of these formats only.';
 
 CREATE FUNCTION imgpipe.image(bytea) RETURNS imgpipe.image
 	AS 'MODULE_PATHNAME', 'imgpipe_image_from_bytea'
 	LANGUAGE C STABLE STRICT PARALLEL SAFE COST 10000;
 COMMENT ON FUNCTION imgpipe.image(bytea) IS
-'The file in these bytes as an image. The decoder reads its header, no pixels. Raises 22P03 where they are no image or a damaged one, 0A000 for a format that this server''s libvips does not read, 54000 over imgpipe.max_bytes, max_megapixels or max_pages, 58000 when the decoder stopped.';
+'The file in these bytes as an image. The decoder reads its header, no pixels. Raises 22P03 where they are no image or a damaged one, 0A000 for a format that this server''s libvips does not read, 54000 over imgpipe.max_bytes, max_megapixels or max_pages or for a format that is not in allowed_formats, 58000 when the decoder stopped.';
+
+CREATE FUNCTION imgpipe.image(imgpipe.image, integer, boolean) RETURNS imgpipe.image
+	AS 'MODULE_PATHNAME', 'imgpipe_image_restrict'
+	LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION imgpipe.image(imgpipe.image, integer, boolean) IS
+'Applies a type modifier such as image(jpeg, png): the same image. Raises 22000 where it has another format. Reads only the value''s header.';
 
 CREATE FUNCTION imgpipe.bytea(imgpipe.image) RETURNS bytea
 	AS 'MODULE_PATHNAME', 'imgpipe_image_to_bytea'
@@ -53,6 +73,7 @@ COMMENT ON FUNCTION imgpipe.bytea(imgpipe.image) IS
 
 CREATE CAST (bytea AS imgpipe.image) WITH FUNCTION imgpipe.image(bytea) AS ASSIGNMENT;
 CREATE CAST (imgpipe.image AS bytea) WITH FUNCTION imgpipe.bytea(imgpipe.image);
+CREATE CAST (imgpipe.image AS imgpipe.image) WITH FUNCTION imgpipe.image(imgpipe.image, integer, boolean) AS IMPLICIT;
 
 CREATE FUNCTION imgpipe.image_format(imgpipe.image) RETURNS text
 	AS 'MODULE_PATHNAME', 'imgpipe_image_format'

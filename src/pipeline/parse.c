@@ -408,6 +408,51 @@ find_operation(Parser *parser, OperationId *id)
 	return false;
 }
 
+void
+pipeline_start_step(PipelineStep *step, OperationId id)
+{
+	const ArgumentSpec *arguments = operations[id].arguments;
+	int			i;
+
+	memset(step, 0, sizeof(*step));
+	step->operation = id;
+	for (i = 0; arguments && arguments[i].name; i++)
+		if (!isnan(arguments[i].fallback))
+			step->values[i].number = arguments[i].fallback;
+}
+
+/* Whether an operation may stand behind the steps that there are. */
+static bool
+check_place(Parser *parser, const OperationSpec *operation, size_t start)
+{
+	const Pipeline *pipeline = parser->pipeline;
+	int			i;
+
+	if (operation->kind != OPERATION_INPUT && operation->kind != OPERATION_OUTPUT)
+		return true;
+	for (i = 0; i < pipeline->n_steps; i++)
+	{
+		const OperationSpec *before = &operations[pipeline->steps[i].operation];
+
+		if (before == operation)
+		{
+			parser_fail(parser, PIPELINE_SYNTAX, start, "\"%s\" is given twice", operation->name);
+			parser_detail(parser, "\"%s\" holds for the whole pipeline.", operation->name);
+			parser_hint(parser, "Give it once, with all of its arguments.");
+			return false;
+		}
+		if (operation->kind == OPERATION_INPUT && before->kind == OPERATION_TRANSFORM)
+		{
+			parser_fail(parser, PIPELINE_SYNTAX, start, "\"%s\" comes too late", operation->name);
+			parser_detail(parser, "\"%s\" says how the image is read; \"%s\" before it works on the image that was read.",
+						  operation->name, before->name);
+			parser_hint(parser, "Put it at the beginning.");
+			return false;
+		}
+	}
+	return true;
+}
+
 /* From an operation's name to the "|" or the end behind its step. */
 static bool
 parse_step(Parser *parser)
@@ -429,12 +474,10 @@ parse_step(Parser *parser)
 		return false;
 	}
 	operation = &operations[id];
+	if (!check_place(parser, operation, start))
+		return false;
 	step = &pipeline->steps[pipeline->n_steps++];
-	memset(step, 0, sizeof(*step));
-	step->operation = id;
-	for (i = 0; operation->arguments && operation->arguments[i].name; i++)
-		if (!isnan(operation->arguments[i].fallback))
-			step->values[i].number = operation->arguments[i].fallback;
+	pipeline_start_step(step, id);
 
 	if (!parser_advance(parser))
 		return false;

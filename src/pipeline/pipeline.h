@@ -4,9 +4,9 @@
  *
  * Pure C, no PostgreSQL and no libvips, so that the extension, the decoder and
  * a unit test share one parser.  Nothing here allocates: a Pipeline is a plain
- * value.  operations.c holds the one table of operations and arguments; the
- * parser, the canonical text, the error hints, the decoder's dispatch and the
- * reference in the docs all follow from it.
+ * value.  operations.c and arguments.c hold the one table of operations and
+ * arguments; the parser, the canonical text, the error hints, the decoder's
+ * dispatch and the reference in the docs all follow from it.
  *
  * Grammar:
  *		pipeline  := step { "|" step }
@@ -15,8 +15,8 @@
  *		value     := number | word | "#" hexadecimal | "'" text "'"
  * In text '' stands for '.  Names and words are case-insensitive.  White space
  * is free.  Numbers keep 15 significant digits.  There is at least one step.
- * An encoder may stand only last; where there is none the output keeps the
- * input's format.
+ * What says how the image is read stands before all that changes it, an
+ * encoder only last; where there is none the output keeps the input's format.
  */
 #ifndef IMGPIPE_PIPELINE_H
 #define IMGPIPE_PIPELINE_H
@@ -26,6 +26,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "pipeline/operations.h"
+
 #define PIPELINE_MAX_STEPS		32
 #define PIPELINE_MAX_ARGUMENTS	12
 #define PIPELINE_MAX_TEXT		8192	/* buffer for the longest pipeline, as typed
@@ -33,8 +35,10 @@
 
 typedef enum OperationKind
 {
-	OPERATION_TRANSFORM,
-	OPERATION_ENCODER
+	OPERATION_TRANSFORM,		/* changes pixels; in the order as written */
+	OPERATION_INPUT,			/* how the image is read: before the transforms, each once */
+	OPERATION_OUTPUT,			/* what of the file is kept: anywhere, each once */
+	OPERATION_ENCODER			/* last */
 } OperationKind;
 
 typedef enum ArgumentType
@@ -82,93 +86,6 @@ typedef struct OperationSpec
 	const char *description;
 } OperationSpec;
 
-/* Index into operations[]; the two are kept in step by operations.c. */
-typedef enum OperationId
-{
-	OPERATION_RESIZE,
-	OPERATION_CROP,
-	OPERATION_ROTATE,
-	OPERATION_FLIP,
-	OPERATION_GRAYSCALE,
-	OPERATION_BLUR,
-	OPERATION_SHARPEN,
-	OPERATION_JPEG,
-	OPERATION_PNG,
-	OPERATION_WEBP,
-	OPERATION_COUNT
-} OperationId;
-
-/* Values of ARGUMENT_WORD arguments, in the order of their word lists. */
-typedef enum ResizeFit
-{
-	FIT_INSIDE,
-	FIT_COVER,
-	FIT_FILL
-} ResizeFit;
-
-typedef enum FlipDirection
-{
-	FLIP_VERTICAL,
-	FLIP_HORIZONTAL
-} FlipDirection;
-
-/*
- * Positions of arguments, for step_number() and step_given(); operations.c
- * fills its argument tables by these.
- */
-typedef enum ResizeArgument
-{
-	RESIZE_WIDTH,				/* at least one side; both for cover and fill */
-	RESIZE_HEIGHT,
-	RESIZE_FIT,					/* ResizeFit */
-	RESIZE_ENLARGE				/* boolean, default false: never scale up */
-} ResizeArgument;
-
-typedef enum CropArgument
-{
-	CROP_LEFT,					/* not given: centred */
-	CROP_TOP,					/* not given: centred */
-	CROP_WIDTH,					/* required */
-	CROP_HEIGHT					/* required */
-} CropArgument;
-
-typedef enum RotateArgument
-{
-	ROTATE_ANGLE				/* 90, 180 or 270 degrees clockwise */
-} RotateArgument;
-
-typedef enum FlipArgument
-{
-	FLIP_DIRECTION				/* FlipDirection */
-} FlipArgument;
-
-typedef enum BlurArgument
-{
-	BLUR_SIGMA
-} BlurArgument;
-
-typedef enum SharpenArgument
-{
-	SHARPEN_SIGMA,
-	SHARPEN_FLAT,				/* strength in flat areas, libvips' m1 */
-	SHARPEN_EDGES				/* strength at edges, libvips' m2 */
-} SharpenArgument;
-
-typedef enum JpegArgument
-{
-	JPEG_QUALITY
-} JpegArgument;
-
-typedef enum PngArgument
-{
-	PNG_COMPRESSION
-} PngArgument;
-
-typedef enum WebpArgument
-{
-	WEBP_QUALITY
-} WebpArgument;
-
 typedef struct PipelineValue
 {
 	bool		given;			/* false: number holds the default, 0 for none */
@@ -203,10 +120,13 @@ struct PipelineError
 	int			position;		/* 1-based character, 0 where it is the whole */
 	char		message[160];	/* lower case, no period */
 	char		detail[256];	/* sentences, or empty */
-	char		hint[256];		/* sentences, or empty */
+	char		hint[512];		/* sentences, or empty */
 };
 
 extern const OperationSpec operations[OPERATION_COUNT];
+
+/* A step without arguments: every value is its default. */
+extern void pipeline_start_step(PipelineStep *step, OperationId operation);
 
 /* False and *error filled in where the text is not a pipeline. */
 extern bool pipeline_parse(const char *text, size_t length,

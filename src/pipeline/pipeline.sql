@@ -7,7 +7,7 @@ CREATE FUNCTION imgpipe.pipeline_in(cstring) RETURNS imgpipe.pipeline
 	AS 'MODULE_PATHNAME', 'imgpipe_pipeline_in'
 	LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
 COMMENT ON FUNCTION imgpipe.pipeline_in(cstring) IS
-'Input function of pipeline: checks the text against pipeline_operations() and brings it into canonical form. Raises 42601 for grammar, unknown names, missing or repeated arguments and an encoder that is not last; 22023 for a value of the wrong type or out of range; 54000 over 32 steps or 8191 bytes. The detail tells the character, the hint what was probably meant.';
+'Input function of pipeline: checks the text against pipeline_operations() and brings it into canonical form. Raises 42601 for grammar, unknown names, missing, repeated or contradictory arguments, and an operation in the wrong place; 22023 for a value of the wrong type or out of range; 54000 over 32 steps or 8191 bytes. The detail tells the character, the hint what was probably meant.';
 
 CREATE FUNCTION imgpipe.pipeline_out(imgpipe.pipeline) RETURNS cstring
 	AS 'textout'
@@ -149,6 +149,6 @@ CREATE FUNCTION imgpipe.pipeline_operations(
 	OUT description text
 ) RETURNS SETOF record
 	AS 'MODULE_PATHNAME', 'imgpipe_pipeline_operations'
-	LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE ROWS 30;
+	LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE ROWS 130;
 COMMENT ON FUNCTION imgpipe.pipeline_operations() IS
-'The reference of the operation language, from the table that the parser itself uses. For each operation one row without argument, which describes it, then one for each of its arguments in canonical order. kind: transform or encoder. type: integer, number, word (one of words), boolean, color or text (of at most maximum characters). default_value is null where there is none; the description then tells what leaving the argument out means.';
+'The reference of the operation language, from the table that the parser itself uses. For each operation one row without argument, which describes it, then one for each of its arguments in canonical order. kind: input (how the image is read; stands first), transform (done in the order as written), output (what of the file is kept; anywhere) or encoder (last). type: integer, number, word (one of words), boolean, color or text (of at most maximum characters). default_value is null where there is none; the description then tells what leaving the argument out means.';

@@ -184,13 +184,18 @@ imgpipe_pipeline_operations(PG_FUNCTION_ARGS)
 
 		do
 		{
+			static const char *const kinds[] = {
+				[OPERATION_INPUT] = "input",
+				[OPERATION_TRANSFORM] = "transform",
+				[OPERATION_OUTPUT] = "output",
+				[OPERATION_ENCODER] = "encoder"
+			};
 			Datum		values[N_COLUMNS];
 			bool		nulls[N_COLUMNS];
 
 			memset(nulls, true, sizeof(nulls));
 			values[COLUMN_OPERATION] = CStringGetTextDatum(operation->name);
-			values[COLUMN_KIND] = CStringGetTextDatum(operation->kind == OPERATION_ENCODER ?
-													  "encoder" : "transform");
+			values[COLUMN_KIND] = CStringGetTextDatum(kinds[operation->kind]);
 			nulls[COLUMN_OPERATION] = nulls[COLUMN_KIND] = nulls[COLUMN_DESCRIPTION] = false;
 			if (argument == NULL)
 			{

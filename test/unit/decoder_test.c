@@ -230,11 +230,111 @@ test_operations(void)
 	check_pixel("out.png", 5, 5, 255, 255, 255, "rotate by 180");
 	process_to_file(jpeg, "flip|png", "out.png");
 	check_pixel("out.png", 5, 5, 0, 0, 255, "flip");
-	process_to_file(jpeg, "flip(direction=horizontal)|png", "out.png");
-	check_pixel("out.png", 5, 5, 0, 255, 0, "flip horizontally");
+	process_to_file(jpeg, "flop|png", "out.png");
+	check_pixel("out.png", 5, 5, 0, 255, 0, "flop");
 
 	check_number(process(jpeg, "grayscale|png"), DECODER_OK, "grayscale");
 	check_number(reply.output_facts[0].bands, 1, "grayscale has one band");
+}
+
+/*
+ * Every operation on every kind of image, in the sandbox: none may open a file
+ * or want memory that it could execute.
+ */
+static void
+test_every_operation(void)
+{
+	static const char *const pipelines[] = {
+		"pages", "autorotate(enabled=false)", "resize(width=64, height=64, fit=cover, gravity=attention)",
+		"resize(width=64, height=64, fit=cover, gravity=entropy)", "resize(width=64, height=64, fit=contain)",
+		"resize(width=700, enlarge=true, kernel=cubic)", "resize(width=64, kernel=nearest)",
+		"crop(width=1, height=1, gravity=attention)", "extend(left=5, fill=mirror)", "extend(top=5, background=red)",
+		"trim", "rotate(angle=30)", "rotate(angle=-90)", "flip", "flop", "blur(sigma=0.5)", "blur(sigma=50)",
+		"sharpen(sigma=5)", "median(radius=3)", "pixelate", "modulate(brightness=1.1, contrast=0.9, hue=20)",
+		"gamma", "normalize", "clahe", "grayscale", "tint(color=red)", "invert", "flatten(background=navy)",
+		"composite", "composite(width=0.1, tile=true, opacity=0.5, blend=multiply)", "text(text='\xc2\xa9 A', angle=10)",
+		"text(text='A', width=0.5, color=red)", "join(columns=2, gap=3)", "keep | jpeg(chroma=full)",
+		"jpeg(progressive=true, max_bytes=100000)", "png(palette=true)", "webp(lossless=true)", "webp(effort=6, max_bytes=100000)",
+		"gif(colors=16)", "tiff(compression=jpeg)", "tiff(compression=lzw)", "auto(quality=70)"
+	};
+	static const char *const names[] = {
+		"q.jpg", "half.png", "deep.png", "deep-half.png", "gray.jpg", "cmyk.jpg", "q.gif", "pages.gif", "pages.tif", "pages.webp",
+		"strip.jpg", "one.png"
+	};
+	Bytes		layer = read_file("half.png");
+	size_t		i;
+	size_t		p;
+
+	for (i = 0; i < sizeof(names) / sizeof(names[0]); i++)
+	{
+		Bytes		inputs[2] = {read_file(names[i]), layer};
+		int			done = 0;
+
+		for (p = 0; p < sizeof(pipelines) / sizeof(pipelines[0]); p++)
+		{
+			DecoderRequest request = new_request(DECODER_PROCESS);
+
+			if (!send_inputs(&decoder, &request, 2, inputs, 1, &pipelines[p]))
+			{
+				check(false, "%s of %s ends the decoder", pipelines[p], names[i]);
+				decoder = start_decoder(MEMORY_LIMIT);
+			}
+			else if (reply.status == DECODER_OK)
+				done++;
+			else
+				printf("# %s of %s: %s\n", pipelines[p], names[i], reply.message);
+		}
+		check_number(done, (long) p, names[i]);
+		free(inputs[0].bytes);
+	}
+	/* libheif may have been built without the encoder. */
+	process(read_file("q.png"), "resize(width=64) | avif(max_bytes=10000, effort=0)");
+	check(reply.status == DECODER_OK || reply.status == DECODER_UNSUPPORTED, "avif: %s", reply.message);
+}
+
+/* Images behind the first. */
+static void
+test_layers(void)
+{
+	static Bytes many[DECODER_MAX_INPUTS];
+	const char *composite = "composite";
+	const char *join = "join(columns=16, gap=1) | png";
+	const char *const both[] = {"flip", "composite(x=1)"};
+	Bytes		jpeg = read_file("q.jpg");
+	Bytes		inputs[2] = {jpeg, {jpeg.bytes, jpeg.length / 2}};
+	DecoderRequest request = new_request(DECODER_PROCESS);
+	int			i;
+
+	check_number(process(jpeg, composite), DECODER_INVALID_OPERATION, "composite without a layer");
+	check(send_inputs(&decoder, &request, 2, inputs, 1, &composite) && reply.status == DECODER_CORRUPT &&
+		  strncmp(reply.message, "image 2: ", 9) == 0, "a damaged layer: %s", reply.message);
+	request = new_request(DECODER_PROCESS);
+	check(send_inputs(&decoder, &request, 2, inputs, 2, both) && reply.status == DECODER_CORRUPT &&
+		  reply.failed_output == 1, "the output that needs it fails");
+	inputs[1] = (Bytes) {"nothing", 7};
+	request = new_request(DECODER_PROCESS);
+	check(send_inputs(&decoder, &request, 2, inputs, 1, &composite) && reply.status == DECODER_UNRECOGNIZED,
+		  "a layer that is no image: %s", reply.message);
+	inputs[1] = make_png_header(65000, 65000);
+	request = new_request(DECODER_PROCESS);
+	check(send_inputs(&decoder, &request, 2, inputs, 1, &composite) && reply.status == DECODER_LIMIT &&
+		  reply.limit == DECODER_LIMIT_PIXELS && reply.value == UINT64_C(65000) * 65000,
+		  "a layer of too many pixels: %s", reply.message);
+	inputs[1] = read_file("pages.gif");
+	request = new_request(DECODER_PROCESS);
+	request.allowed_formats = 1 << IMAGE_FORMAT_JPEG;
+	check(send_inputs(&decoder, &request, 2, inputs, 1, &composite) && reply.status == DECODER_LIMIT &&
+		  reply.limit == DECODER_LIMIT_FORMAT && reply.value == IMAGE_FORMAT_GIF, "a layer of a format that is not allowed");
+
+	for (i = 0; i < DECODER_MAX_INPUTS; i++)
+		many[i] = read_file("small.png");
+	request = new_request(DECODER_PROCESS);
+	check(send_inputs(&decoder, &request, DECODER_MAX_INPUTS, many, 1, &join) && reply.status == DECODER_OK &&
+		  reply.output_facts[0].width == 16 * 17 - 1, "as many inputs as can be: %s", reply.message);
+	request = new_request(DECODER_PROCESS);
+	request.max_pixels = 100 * 16 * 12;
+	check(send_inputs(&decoder, &request, DECODER_MAX_INPUTS, many, 1, &join) && reply.status == DECODER_LIMIT &&
+		  reply.limit == DECODER_LIMIT_PIXELS, "together they count: %s", reply.message);
 }
 
 static void
@@ -248,7 +348,7 @@ test_color(void)
 	process_to_file(read_file("p3.jpg"), "resize(width=64)|png", "out.png");
 	check_pixel("out.png", 5, 5, 255, 0, 0, "display P3 becomes sRGB");
 	check_number(reply.output_facts[0].flags, 0, "and has no profile");
-	process_to_file(read_file("cmyk.jpg"), "flip(direction=horizontal)|png", "out.png");
+	process_to_file(read_file("cmyk.jpg"), "flop|png", "out.png");
 	check_pixel("out.png", 5, 470, 255, 255, 255, "CMYK becomes sRGB");
 	check_number(reply.output_facts[0].bands, 3, "of three bands");
 	check_number(process(read_file("gray.jpg"), "resize(width=64)|jpeg"), DECODER_OK, "gray");
@@ -329,7 +429,7 @@ test_outputs(void)
 	}			kept[] = {
 		{"q.jpg", IMAGE_FORMAT_JPEG}, {"q.png", IMAGE_FORMAT_PNG}, {"q.webp", IMAGE_FORMAT_WEBP},
 		{"q.gif", IMAGE_FORMAT_GIF}, {"q.tif", IMAGE_FORMAT_TIFF},
-		{"q.avif", IMAGE_FORMAT_JPEG}, {"q.heic", IMAGE_FORMAT_JPEG}
+		{"q.avif", IMAGE_FORMAT_AVIF}, {"q.heic", IMAGE_FORMAT_JPEG}
 	};
 	DecoderRequest request = new_request(DECODER_PROCESS);
 	Bytes		jpeg = read_file("q.jpg");
@@ -576,6 +676,8 @@ main(int argc, char **argv)
 	test_probe();
 	test_limits();
 	test_operations();
+	test_every_operation();
+	test_layers();
 	test_color();
 	test_orientation();
 	test_outputs();
