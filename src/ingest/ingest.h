@@ -2,8 +2,8 @@
  * ingest.h
  *		What the files of an ingest worker share.
  *
- * ingest_worker.c fetches, ingest_batch.c writes, ingest_positions.c knows
- * where each partition goes on.  One process, one source, one slice of its
+ * ingest_worker.c fetches, ingest_events.c looks at what comes, ingest_batch.c
+ * writes, ingest_positions.c knows where each partition goes on.  One process, one source, one slice of its
  * partitions.
  */
 #ifndef IMGPIPE_INGEST_H
@@ -14,6 +14,7 @@
 #include "datatype/timestamp.h"
 #include "image/facts.h"
 #include "ingest/kafka_client.h"
+#include "utils/jsonb.h"
 #include "workers/worker.h"
 
 /* A row of imgpipe.sources as the session began with it. */
@@ -25,10 +26,19 @@ typedef struct IngestSource
 	Oid			owner;
 	char	   *owner_name;
 	Interval   *retention;		/* NULL: imgpipe.retention */
-	bool		from_latest;
+	bool		from_latest;	/* else from_time where that is not -1, else the beginning */
+	int64		from_time;		/* in ms since 1970 */
 	int			batch_rows;
 	int			batch_bytes;
 	int			linger_ms;
+	int			max_backlog;	/* 0: none */
+	int			slice;			/* of slices: what this database has of the topic */
+	int			slices;
+	bool		tombstones_delete;	/* else, where not ignored, dead letters */
+	bool		tombstones_ignored;
+	char	   *content_field;	/* of a JSON envelope; NULL: the value is the image */
+	char	   *consumer_group; /* NULL: Kafka is told nothing */
+	char	   *cluster_id;		/* NULL: not known yet */
 	bool		may_use_server;
 	char	   *started_in;		/* '' where not known */
 	char	   *version;		/* changes with everything that a session rests on */
@@ -41,8 +51,11 @@ typedef struct IngestPartition
 	int64		fetched_offset; /* behind all that was polled */
 	int64		last_offset;	/* of the last message ingested; -1: none known */
 	TimestampTz last_timestamp; /* 0: it had none */
+	int64		ingested_to;	/* messages before it were ingested once; -1: none were */
+	int64		told_offset;	/* as committed to Kafka; -1: not yet */
+	TimestampTz heard_at;		/* when anything came of it, or it was assigned */
 	bool		at_end;			/* nothing more is there */
-	bool		suspect;		/* perhaps not the topic that it was: see assign() */
+	bool		suspect;		/* perhaps not the topic that it was: see partitions_assign() */
 	bool		verifying;		/* the last message is being read again */
 	bool		blocked;		/* not assigned any more; error says why */
 	char		error[KAFKA_ERROR_SIZE];	/* empty: fine */
@@ -53,13 +66,19 @@ typedef enum IngestVerdict
 {
 	INGEST_UNDECIDED,
 	INGEST_IMAGE,
-	INGEST_DEAD_LETTER
+	INGEST_DEAD_LETTER,
+	INGEST_TOMBSTONE,			/* deletes the images of its key */
+	INGEST_IGNORED,
+	INGEST_EXPIRED				/* came before, and its retention has passed: left out */
 } IngestVerdict;
 
 typedef struct IngestMessage
 {
 	KafkaMessage message;
 	IngestVerdict verdict;
+	const char *content;		/* the file, in the message or out of its envelope */
+	Size		content_length;
+	Jsonb	   *envelope;		/* NULL: there is none */
 	ImageFacts	facts;			/* of an image */
 	int			attempts;		/* probes so far */
 	int			sqlerrcode;		/* of a dead letter, with reason and detail */
@@ -76,6 +95,7 @@ typedef struct IngestBatch
 	int			n;
 	int			written;		/* so many of them are committed */
 	Size		bytes;
+	TimestampTz began;			/* when it was complete; 0: it is not */
 } IngestBatch;
 
 typedef struct IngestWorker
@@ -91,10 +111,36 @@ typedef struct IngestWorker
 	IngestPartition *partitions;
 	IngestBatch batch;
 	bool		fenced;			/* the error is that positions are not ours */
+
+	/* Of the broker connection. */
+	TimestampTz next_look;		/* at source and topic */
+	TimestampTz blocked_since;
+	TimestampTz last_progress;
+	TimestampTz told_at;		/* when Kafka was last told our positions */
+	bool		telling;		/* and has not answered yet */
+	bool		assignment_stale;
+	char		outage[KAFKA_ERROR_SIZE];	/* why the look at the topic failed; empty: it did not */
+	char		broker_error[KAFKA_ERROR_SIZE]; /* the library's last words on it */
+	TimestampTz broker_error_at;
 } IngestWorker;
 
 /* ingest_worker.c */
 extern void ingest_check_stop(void);
+
+/* ingest_events.c */
+
+/*
+ * Every partition begins at its position, or, where it may not be the one that
+ * it was, at its last ingested message: that must be there and be the same, or
+ * the topic was made anew and its offsets mean something else.
+ */
+extern void partitions_assign(IngestWorker *worker);
+
+/* One event; false where nothing is waiting. */
+extern bool take_event(IngestWorker *worker);
+
+/* Has Kafka know what is committed here, once in a while. */
+extern void tell_positions(IngestWorker *worker);
 
 /* ingest_positions.c */
 
@@ -118,9 +164,24 @@ typedef struct PositionMove
 	int64		next_offset;
 	int64		last_offset;	/* -1: as before */
 	TimestampTz last_timestamp;
+	int64		messages;
+	int64		bytes;
+	int64		dead_letters;
 } PositionMove;
 
 extern void positions_advance(IngestWorker *worker, int n, const PositionMove *moves);
+
+/* Writes how far the topic is, for source_partitions while nothing is ingested. */
+extern void positions_show_ends(IngestWorker *worker);
+
+/* Forgets batches that are older than imgpipe.ingest_history. */
+extern void batches_forget(void);
+
+/* Whether more tasks are queued than the source lets. */
+extern bool backlog_is_long(const IngestSource *source);
+
+/* Remembers the cluster as the one that the positions are of, where none is. */
+extern void source_set_cluster(IngestWorker *worker, const char *cluster_id);
 
 extern IngestPartition *partition_find(IngestWorker *worker, int32 partition);
 

@@ -20,7 +20,9 @@
 #include "ingest/ingest.h"
 #include "ingest/ingest_message.h"
 #include "miscadmin.h"
+#include "retention/erase.h"
 #include "utils/builtins.h"
+#include "utils/fmgrprotos.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 #include "workers/shared_state.h"
@@ -64,11 +66,21 @@ decoder_answers(DecoderFailure *failure)
 }
 
 static bool
-message_probe(IngestMessage *message, char error[KAFKA_ERROR_SIZE])
+message_probe(const IngestSource *owner, IngestMessage *message, char error[KAFKA_ERROR_SIZE])
 {
 	const KafkaMessage *source = &message->message;
 	DecoderFailure failure;
 
+	if (source->value == NULL && owner->tombstones_ignored)
+	{
+		message->verdict = INGEST_IGNORED;
+		return true;
+	}
+	if (source->value == NULL && owner->tombstones_delete && source->key != NULL)
+	{
+		message->verdict = INGEST_TOMBSTONE;
+		return true;
+	}
 	if (source->value == NULL || source->value_length == 0)
 	{
 		message->attempts = 1;
@@ -77,10 +89,28 @@ message_probe(IngestMessage *message, char error[KAFKA_ERROR_SIZE])
 					source->value == NULL ? "It is a tombstone: a key with a null value." : NULL);
 		return true;
 	}
+	if (owner->content_field == NULL)
+	{
+		message->content = source->value;
+		message->content_length = source->value_length;
+	}
+	else if (message->content == NULL)
+	{
+		ErrorData  *refusal;
+
+		if (!message_open(source, owner->content_field, &message->envelope, &message->content,
+						  &message->content_length, &refusal))
+		{
+			message->attempts = 1;
+			message->content = NULL;
+			dead_letter(message, refusal->sqlerrcode, refusal->message, refusal->detail);
+			return true;
+		}
+	}
 	for (;;)
 	{
 		message->attempts++;
-		if (decoder_probe(source->value, source->value_length, &message->facts, &failure))
+		if (decoder_probe(message->content, message->content_length, &message->facts, &failure))
 		{
 			message->verdict = INGEST_IMAGE;
 			return true;
@@ -104,6 +134,27 @@ message_probe(IngestMessage *message, char error[KAFKA_ERROR_SIZE])
 	}
 }
 
+/*
+ * Whether a message that was ingested before a seek back is past its deadline,
+ * as it then had one: what was purged does not come back.
+ */
+static bool
+is_expired(IngestWorker *worker, const KafkaMessage *message)
+{
+	const IngestPartition *partition = partition_find(worker, message->partition);
+	TimestampTz timestamp = message_timestamp(message);
+	TimestampTz deadline;
+
+	if (message->offset >= partition->ingested_to || timestamp == 0)
+		return false;
+	if (worker->source->retention)
+		deadline = DatumGetTimestampTz(DirectFunctionCall2(timestamptz_pl_interval, TimestampTzGetDatum(timestamp),
+														   IntervalPGetDatum(worker->source->retention)));
+	else
+		deadline = timestamp + imgpipe_retention * INT64CONST(60) * USECS_PER_SEC;
+	return deadline <= GetCurrentTimestamp();
+}
+
 bool
 batch_probe(IngestWorker *worker, char error[KAFKA_ERROR_SIZE])
 {
@@ -112,12 +163,17 @@ batch_probe(IngestWorker *worker, char error[KAFKA_ERROR_SIZE])
 	bool		decided = true;
 	int			i;
 
+	if (batch->began == 0)
+		batch->began = GetCurrentTimestamp();
 	for (i = batch->written; decided && i < batch->n; i++)
 	{
 		if (batch->messages[i].verdict != INGEST_UNDECIDED)
 			continue;
 		ingest_check_stop();
-		decided = message_probe(&batch->messages[i], error);
+		if (is_expired(worker, &batch->messages[i].message))
+			batch->messages[i].verdict = INGEST_EXPIRED;
+		else
+			decided = message_probe(worker->source, &batch->messages[i], error);
 	}
 	MemoryContextSwitchTo(caller);
 	return decided;
@@ -162,6 +218,17 @@ insert(SPIPlanPtr *plan, const char *statement, int n_types, Oid *types, Datum *
 		elog(ERROR, "could not execute: %s", statement);
 }
 
+/* The header, else the field of the envelope, else the source's owner. */
+static const char *
+uploader_of(const IngestSource *source, const IngestMessage *message)
+{
+	char	   *uploaded_by = message_header_text(&message->message, "uploaded_by");
+
+	if (uploaded_by == NULL && message->envelope)
+		uploaded_by = envelope_text(message->envelope, "uploaded_by");
+	return uploaded_by ? uploaded_by : source->owner_name;
+}
+
 static void
 insert_image(const IngestSource *source, const IngestMessage *message)
 {
@@ -170,13 +237,21 @@ insert_image(const IngestSource *source, const IngestMessage *message)
 	Oid			types[] = {COMMON_TYPES, image_type_oid(), TEXTOID, TEXTOID};
 	Datum		values[lengthof(types)];
 	char		nulls[lengthof(types)];
-	char	   *uploaded_by = message_header_text(kafka, "uploaded_by");
+	char	   *batch_id = message_header_text(kafka, "batch_id");
 
 	common_values(source, kafka, values, nulls);
-	values[N_COMMON] = PointerGetDatum(image_make(&message->facts, kafka->value, kafka->value_length));
+	if (message->envelope)
+	{
+		bool		no_headers = nulls[6] == 'n';
+
+		values[6] = envelope_headers(message->envelope, source->content_field, values[6], &no_headers);
+		nulls[6] = no_headers ? 'n' : ' ';
+		batch_id = batch_id ? batch_id : envelope_text(message->envelope, "batch_id");
+	}
+	values[N_COMMON] = PointerGetDatum(image_make(&message->facts, message->content, message->content_length));
 	nulls[N_COMMON] = ' ';
-	set_text(message_header_text(kafka, "batch_id"), N_COMMON + 1, values, nulls);
-	set_text(uploaded_by ? uploaded_by : source->owner_name, N_COMMON + 2, values, nulls);
+	set_text(batch_id, N_COMMON + 1, values, nulls);
+	set_text(uploader_of(source, message), N_COMMON + 2, values, nulls);
 	insert(&plan,
 		   "INSERT INTO imgpipe.images (" COMMON_COLUMNS ", content, batch_id, uploaded_by)"
 		   " VALUES (" COMMON_VALUES ", $8, $9, $10)",
@@ -215,6 +290,24 @@ insert_dead_letter(const IngestSource *source, const IngestMessage *message)
 		   lengthof(types), types, values, nulls);
 }
 
+/* As the extension's owner: the source's may only have to insert. */
+static void
+delete_images(const IngestSource *source, const KafkaMessage *message)
+{
+	Oid			types[] = {TEXTOID, TEXTOID};
+	Datum		values[] = {
+		CStringGetTextDatum(source->name),
+		CStringGetTextDatum(message_text(message->key, message->key_length))
+	};
+	InternalScope scope;
+
+	internal_begin(&scope);
+	if (SPI_execute_with_args("SELECT imgpipe.delete_images_of_key($1, $2)", lengthof(types), types, values,
+							  NULL, false, 0) != SPI_OK_SELECT)
+		elog(ERROR, "could not delete the images of a key");
+	internal_end(&scope);
+}
+
 /*
  * Where messages first .. last - 1 take their partitions; with the end of the
  * batch also over what was read and is no message (control records, compacted
@@ -227,12 +320,12 @@ moves_of(IngestWorker *worker, int first, int last, PositionMove *moves)
 	int			n = 0;
 	int			i;
 
+	memset(moves, 0, sizeof(PositionMove) * worker->n_partitions);
 	for (i = 0; i < worker->n_partitions; i++)
 	{
 		moves[i].partition = &worker->partitions[i];
 		moves[i].next_offset = last == batch->n ? worker->partitions[i].fetched_offset : 0;
 		moves[i].last_offset = -1;
-		moves[i].last_timestamp = 0;
 	}
 	for (i = first; i < last; i++)
 	{
@@ -242,6 +335,9 @@ moves_of(IngestWorker *worker, int first, int last, PositionMove *moves)
 		move->next_offset = Max(move->next_offset, message->offset + 1);
 		move->last_offset = message->offset;
 		move->last_timestamp = message_timestamp(message);
+		move->messages++;
+		move->bytes += message->value_length;
+		move->dead_letters += batch->messages[i].verdict == INGEST_DEAD_LETTER;
 	}
 	for (i = 0; i < worker->n_partitions; i++)
 		if (moves[i].next_offset > moves[i].partition->next_offset)
@@ -293,6 +389,57 @@ is_data_error(const ErrorData *error)
 	}
 }
 
+/* What ingest_batches says of messages first .. last - 1. */
+static void
+record_batch(IngestWorker *worker, int first, int last, int n_moves, const PositionMove *moves)
+{
+	static SPIPlanPtr plan = NULL;
+	Oid			types[] = {TEXTOID, INT4OID, TIMESTAMPTZOID, INT4OID, INT4OID, INT8OID, TEXTOID};
+	Datum		values[lengthof(types)];
+	char		nulls[lengthof(types)] = {' ', ' ', ' ', ' ', ' ', ' ', ' '};
+	int64		bytes = 0;
+	int64		dead_letters = 0;
+	StringInfoData offsets;
+	InternalScope scope;
+	int			i;
+
+	if (imgpipe_ingest_history == 0 || last == first)
+		return;
+	initStringInfo(&offsets);
+	for (i = 0; i < n_moves; i++)
+	{
+		appendStringInfo(&offsets, "%s\"%d\": [" INT64_FORMAT ", " INT64_FORMAT "]", i == 0 ? "{" : ", ",
+						 moves[i].partition->partition, moves[i].partition->next_offset, moves[i].next_offset - 1);
+		bytes += moves[i].bytes;
+		dead_letters += moves[i].dead_letters;
+	}
+	appendStringInfoChar(&offsets, '}');
+	values[0] = CStringGetTextDatum(worker->source->name);
+	values[1] = Int32GetDatum(worker->arguments->slice);
+	values[2] = TimestampTzGetDatum(worker->batch.began);
+	values[3] = Int32GetDatum(last - first);
+	values[4] = Int32GetDatum(dead_letters);
+	values[5] = Int64GetDatum(bytes);
+	values[6] = CStringGetTextDatum(offsets.data);
+	internal_begin(&scope);
+	insert(&plan,
+		   "INSERT INTO imgpipe.ingest_batches (source, worker, began_at, messages, dead_letters, bytes, offsets)"
+		   " VALUES ($1, $2, $3, $4, $5, $6, $7::pg_catalog.jsonb)",
+		   lengthof(types), types, values, nulls);
+	internal_end(&scope);
+}
+
+/* What was erased on request does not come back by being read again. */
+static bool
+is_erased(const IngestSource *source, const IngestMessage *message)
+{
+	const KafkaMessage *kafka = &message->message;
+
+	return erasure_refuses(source->name, kafka->partition, kafka->offset, message_timestamp(kafka),
+						   kafka->key ? message_text(kafka->key, kafka->key_length) : NULL,
+						   uploader_of(source, message));
+}
+
 /* One transaction; false with the error where a message's data is at fault. */
 static bool
 range_write(IngestWorker *worker, int first, int last, ErrorData **error)
@@ -302,6 +449,7 @@ range_write(IngestWorker *worker, int first, int last, ErrorData **error)
 	PositionMove *moves = palloc(sizeof(PositionMove) * Max(worker->n_partitions, 1));
 	int			n_moves = moves_of(worker, first, last, moves);
 	volatile bool written = false;
+	bool		erasures;
 	int			i;
 
 	if (n_moves == 0)
@@ -314,18 +462,24 @@ range_write(IngestWorker *worker, int first, int last, ErrorData **error)
 	{
 		worker_transaction_begin("ingesting a batch");
 		positions_advance(worker, n_moves, moves);
+		erasures = erasures_exist();
 		for (i = first; i < last; i++)
 		{
 			MemoryContext transaction = MemoryContextSwitchTo(worker->row);
 
 			CHECK_FOR_INTERRUPTS();
-			if (batch->messages[i].verdict == INGEST_IMAGE)
+			if (erasures && is_erased(worker->source, &batch->messages[i]))
+				;
+			else if (batch->messages[i].verdict == INGEST_IMAGE)
 				insert_image(worker->source, &batch->messages[i]);
-			else
+			else if (batch->messages[i].verdict == INGEST_DEAD_LETTER)
 				insert_dead_letter(worker->source, &batch->messages[i]);
+			else if (batch->messages[i].verdict == INGEST_TOMBSTONE)
+				delete_images(worker->source, &batch->messages[i].message);
 			MemoryContextSwitchTo(transaction);
 			MemoryContextReset(worker->row);
 		}
+		record_batch(worker, first, last, n_moves, moves);
 		worker_transaction_commit();
 		written = true;
 	}

@@ -135,6 +135,73 @@ message_headers(const KafkaMessage *message, bool *isnull)
 	return DirectFunctionCall1(jsonb_in, CStringGetDatum(json.data));
 }
 
+char *
+envelope_text(Jsonb *envelope, const char *name)
+{
+	JsonbValue	value;
+
+	if (getKeyJsonValueFromContainer(&envelope->root, name, strlen(name), &value) == NULL ||
+		value.type != jbvString)
+		return NULL;
+	return pnstrdup(value.val.string.val, value.val.string.len);
+}
+
+bool
+message_open(const KafkaMessage *message, const char *content_field, Jsonb **envelope,
+			 const char **content, Size *length, ErrorData **error)
+{
+	MemoryContext context = CurrentMemoryContext;
+	volatile bool opened = false;
+
+	PG_TRY();
+	{
+		char	   *text;
+		bytea	   *bytes;
+
+		pg_verifymbstr(message->value, message->value_length, false);
+		text = pnstrdup(message->value, message->value_length);
+		*envelope = DatumGetJsonbP(DirectFunctionCall1(jsonb_in, CStringGetDatum(text)));
+		text = JB_ROOT_IS_OBJECT(*envelope) ? envelope_text(*envelope, content_field) : NULL;
+		if (text == NULL)
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					 errmsg("message has no image"),
+					 errdetail("Its value is no JSON object with a field \"%s\" that is a string.", content_field)));
+		bytes = DatumGetByteaPP(DirectFunctionCall2(binary_decode, CStringGetTextDatum(text), CStringGetTextDatum("base64")));
+		*content = VARDATA_ANY(bytes);
+		*length = VARSIZE_ANY_EXHDR(bytes);
+		if (*length == 0)
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_BINARY_REPRESENTATION),
+					 errmsg("message is empty"),
+					 errdetail("The field \"%s\" has no bytes.", content_field)));
+		opened = true;
+	}
+	PG_CATCH();
+	{
+		MemoryContextSwitchTo(context);
+		*error = CopyErrorData();
+		FlushErrorState();
+		if (ERRCODE_TO_CATEGORY((*error)->sqlerrcode) != ERRCODE_DATA_EXCEPTION &&
+			ERRCODE_TO_CATEGORY((*error)->sqlerrcode) != ERRCODE_PROGRAM_LIMIT_EXCEEDED)
+			ReThrowError(*error);
+	}
+	PG_END_TRY();
+	return opened;
+}
+
+Datum
+envelope_headers(Jsonb *envelope, const char *content_field, Datum headers, bool *no_headers)
+{
+	Datum		fields = DirectFunctionCall2(jsonb_delete, JsonbPGetDatum(envelope),
+											 CStringGetTextDatum(content_field));
+
+	if (!*no_headers)
+		fields = DirectFunctionCall2(jsonb_concat, fields, headers);
+	*no_headers = JB_ROOT_COUNT(DatumGetJsonbP(fields)) == 0;
+	return fields;
+}
+
 TimestampTz
 message_timestamp(const KafkaMessage *message)
 {

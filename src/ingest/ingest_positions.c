@@ -68,13 +68,18 @@ source_read(int32 source_id)
 	}
 	internal_begin(&scope);
 
-	/* Row versions stand for whatever of these rows may change. */
+	/* Row versions stand for whatever of the others may change; the cluster is what we write ourselves. */
 	if (SPI_execute_with_args("SELECT s.name, s.server, s.topic, s.owner::pg_catalog.oid, pg_catalog.pg_get_userbyid(s.owner::pg_catalog.oid),"
 							  " s.retention, s.start_from = 'latest', s.batch_rows, s.batch_bytes, s.linger_ms,"
 							  " COALESCE(pg_catalog.has_server_privilege(s.owner::pg_catalog.oid, f.oid, 'USAGE'), true),"
 							  " COALESCE(s.started_in, ''),"
-							  " pg_catalog.concat_ws('/', s.xmin, f.xmin, (SELECT pg_catalog.string_agg(m.xmin::pg_catalog.text, ',' ORDER BY m.oid)"
-							  "   FROM pg_catalog.pg_user_mapping m WHERE m.umserver = f.oid AND m.umuser IN (s.owner::pg_catalog.oid, 0)))"
+							  " pg_catalog.concat_ws('/', pg_catalog.md5((pg_catalog.to_jsonb(s) - 'cluster_id')::pg_catalog.text), f.xmin, (SELECT pg_catalog.string_agg(m.xmin::pg_catalog.text, ',' ORDER BY m.oid)"
+							  "   FROM pg_catalog.pg_user_mapping m WHERE m.umserver = f.oid AND m.umuser IN (s.owner::pg_catalog.oid, 0))),"
+							  " CASE WHEN s.start_from ~ '^[0-9]'"
+							  "   THEN pg_catalog.ceil(extract(epoch FROM s.start_from::timestamptz) * 1000)::bigint ELSE -1 END,"
+							  " s.max_backlog, s.slice, s.slices, s.consumer_group, s.cluster_id,"
+							  " CASE WHEN s.format = 'json' THEN s.content_field END,"
+							  " s.on_tombstone = 'delete', s.on_tombstone = 'ignore'"
 							  " FROM imgpipe.sources s LEFT JOIN pg_catalog.pg_foreign_server f ON f.srvname = s.server"
 							  " WHERE s.source_id = $1 AND s.enabled",
 							  1, &type, &value, NULL, true, 1) != SPI_OK_SELECT)
@@ -100,6 +105,15 @@ source_read(int32 source_id)
 		source->may_use_server = DatumGetBool(value_at(0, 11, &isnull));
 		source->started_in = text_copy(context, 12);
 		source->version = text_copy(context, 13);
+		source->from_time = DatumGetInt64(value_at(0, 14, &isnull));
+		source->max_backlog = integer_at(15);
+		source->slice = integer_at(16);
+		source->slices = integer_at(17);
+		source->consumer_group = text_copy(context, 18);
+		source->cluster_id = text_copy(context, 19);
+		source->content_field = text_copy(context, 20);
+		source->tombstones_delete = DatumGetBool(value_at(0, 21, &isnull));
+		source->tombstones_ignored = DatumGetBool(value_at(0, 22, &isnull));
 	}
 	internal_end(&scope);
 	worker_transaction_commit();
@@ -107,9 +121,9 @@ source_read(int32 source_id)
 	return source;
 }
 
-/* Which of the topic's partitions have a position. */
+/* Which of the topic's partitions have a position or are for another database; fresh: none has one. */
 static bool *
-partitions_known(IngestWorker *worker, int n)
+partitions_known(IngestWorker *worker, int n, bool *fresh)
 {
 	bool	   *known = palloc0(sizeof(bool) * n);
 	InternalScope scope;
@@ -117,12 +131,15 @@ partitions_known(IngestWorker *worker, int n)
 	Datum		value = Int32GetDatum(worker->arguments->object);
 	MemoryContext context = CurrentMemoryContext;
 	uint64		row;
+	int			i;
 
 	worker_transaction_begin("reading positions");
 	internal_begin(&scope);
-	if (SPI_execute_with_args("SELECT p.partition FROM imgpipe.ingest_positions p WHERE p.source_id = $1",
+	if (SPI_execute_with_args("SELECT p.partition FROM imgpipe.ingest_positions p"
+							  " WHERE p.source_id = $1 AND p.next_offset IS NOT NULL",
 							  1, &type, &value, NULL, true, 0) != SPI_OK_SELECT)
 		elog(ERROR, "could not read positions");
+	*fresh = SPI_processed == 0;
 	for (row = 0; row < SPI_processed; row++)
 	{
 		bool		isnull;
@@ -131,6 +148,8 @@ partitions_known(IngestWorker *worker, int n)
 		if (partition < n)
 			known[partition] = true;
 	}
+	for (i = 0; i < n; i++)
+		known[i] = known[i] || i % worker->source->slices != worker->source->slice;
 	internal_end(&scope);
 	worker_transaction_commit();
 	MemoryContextSwitchTo(context);
@@ -144,9 +163,9 @@ partitions_known(IngestWorker *worker, int n)
  * is not lost.
  */
 static void
-positions_insert(IngestWorker *worker, int n, Datum *partitions, Datum *low, Datum *high)
+positions_insert(IngestWorker *worker, int n, Datum *partitions, Datum *low, Datum *high, Datum *start)
 {
-	Oid			types[] = {INT4OID, INT4ARRAYOID, INT8ARRAYOID, INT8ARRAYOID, BOOLOID};
+	Oid			types[] = {INT4OID, INT4ARRAYOID, INT8ARRAYOID, INT8ARRAYOID, INT8ARRAYOID};
 	Datum		values[lengthof(types)];
 	InternalScope scope;
 	MemoryContext context = CurrentMemoryContext;
@@ -155,18 +174,24 @@ positions_insert(IngestWorker *worker, int n, Datum *partitions, Datum *low, Dat
 	values[1] = PointerGetDatum(construct_array(partitions, n, INT4OID, 4, true, TYPALIGN_INT));
 	values[2] = PointerGetDatum(construct_array(low, n, INT8OID, 8, FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
 	values[3] = PointerGetDatum(construct_array(high, n, INT8OID, 8, FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
-	values[4] = BoolGetDatum(worker->source->from_latest);
+	values[4] = PointerGetDatum(construct_array(start, n, INT8OID, 8, FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
 
 	worker_transaction_begin("writing first positions");
 	internal_begin(&scope);
 	if (SPI_execute_with_args("SELECT FROM imgpipe.sources s WHERE s.source_id = $1 FOR UPDATE",
 							  1, types, values, NULL, false, 0) != SPI_OK_SELECT ||
 		SPI_execute_with_args("INSERT INTO imgpipe.ingest_positions (source_id, partition, next_offset, high_watermark)"
-							  " SELECT s.source_id, n.partition, CASE WHEN $5 AND NOT EXISTS"
-							  "   (SELECT FROM imgpipe.ingest_positions p WHERE p.source_id = $1) THEN n.high ELSE n.low END, n.high"
-							  " FROM imgpipe.sources s, unnest($2, $3, $4) n (partition, low, high)"
+							  " SELECT s.source_id, n.partition,"
+							  "   CASE WHEN EXISTS (SELECT FROM imgpipe.ingest_positions p"
+							  "       WHERE p.source_id = $1 AND p.next_offset IS NOT NULL) THEN n.low"
+							  "     WHEN s.start_from LIKE '{%'"
+							  "       THEN COALESCE((s.start_from::pg_catalog.jsonb ->> n.partition::text)::bigint, n.low)"
+							  "     ELSE n.start END, n.high"
+							  " FROM imgpipe.sources s, unnest($2, $3, $4, $5) n (partition, low, high, start)"
 							  " WHERE s.source_id = $1"
-							  " ON CONFLICT DO NOTHING",
+							  " ON CONFLICT ON CONSTRAINT ingest_positions_pkey DO UPDATE"
+							  "   SET next_offset = EXCLUDED.next_offset, high_watermark = EXCLUDED.high_watermark"
+							  "   WHERE ingest_positions.next_offset IS NULL",
 							  lengthof(types), types, values, NULL, false, 0) != SPI_OK_INSERT)
 		elog(ERROR, "could not write first positions");
 	internal_end(&scope);
@@ -182,8 +207,8 @@ positions_read(IngestWorker *worker)
 	Oid			types[] = {INT4OID, INT4OID, INT4OID};
 	Datum		values[] = {
 		Int32GetDatum(worker->arguments->object),
-		Int32GetDatum(worker->arguments->n_slices),
-		Int32GetDatum(worker->arguments->slice)
+		Int32GetDatum(worker->arguments->n_slices * worker->source->slices),
+		Int32GetDatum(worker->arguments->slice * worker->source->slices + worker->source->slice)
 	};
 	MemoryContext context = CurrentMemoryContext;
 	IngestPartition *partitions;
@@ -192,9 +217,9 @@ positions_read(IngestWorker *worker)
 
 	worker_transaction_begin("reading positions");
 	internal_begin(&scope);
-	if (SPI_execute_with_args("SELECT p.partition, p.next_offset, p.last_offset, p.last_timestamp"
+	if (SPI_execute_with_args("SELECT p.partition, p.next_offset, p.last_offset, p.last_timestamp, p.ingested_to"
 							  " FROM imgpipe.ingest_positions p"
-							  " WHERE p.source_id = $1 AND p.partition % $2 = $3 ORDER BY p.partition",
+							  " WHERE p.source_id = $1 AND p.next_offset IS NOT NULL AND p.partition % $2 = $3 ORDER BY p.partition",
 							  lengthof(types), types, values, NULL, true, 0) != SPI_OK_SELECT)
 		elog(ERROR, "could not read positions");
 	n = SPI_processed;
@@ -220,12 +245,31 @@ positions_read(IngestWorker *worker)
 		partitions[i].last_timestamp = DatumGetTimestampTz(value_at(i, 4, &isnull));
 		if (isnull)
 			partitions[i].last_timestamp = 0;
+		partitions[i].ingested_to = DatumGetInt64(value_at(i, 5, &isnull));
+		if (isnull)
+			partitions[i].ingested_to = -1;
+		partitions[i].told_offset = -1;
 	}
 	internal_end(&scope);
 	worker_transaction_commit();
 	MemoryContextSwitchTo(context);
 	worker->partitions = partitions;
 	worker->n_partitions = n;
+}
+
+/* Where a partition begins that the first start of the source finds. */
+static bool
+first_offset(IngestWorker *worker, int32 partition, int64 low, int64 high, int64 *first,
+			 char error[KAFKA_ERROR_SIZE])
+{
+	*first = worker->source->from_latest ? high : low;
+	if (worker->source->from_time < 0)
+		return true;
+	if (!kafka_client_offset_at(worker->client, partition, worker->source->from_time, QUESTION_TIMEOUT, first, error))
+		return false;
+	if (*first < 0)
+		*first = high;
+	return true;
 }
 
 bool
@@ -238,6 +282,8 @@ positions_load(IngestWorker *worker, char error[KAFKA_ERROR_SIZE])
 	Datum	   *partitions;
 	Datum	   *low;
 	Datum	   *high;
+	Datum	   *start;
+	bool		fresh;
 	int			n = 0;
 	int			i;
 
@@ -246,19 +292,22 @@ positions_load(IngestWorker *worker, char error[KAFKA_ERROR_SIZE])
 
 	scratch = AllocSetContextCreate(worker->session, "imgpipe first positions", ALLOCSET_SMALL_SIZES);
 	caller = MemoryContextSwitchTo(scratch);
-	known = partitions_known(worker, topic.n_partitions);
+	known = partitions_known(worker, topic.n_partitions, &fresh);
 	partitions = palloc(sizeof(Datum) * Max(topic.n_partitions, 1));
 	low = palloc(sizeof(Datum) * Max(topic.n_partitions, 1));
 	high = palloc(sizeof(Datum) * Max(topic.n_partitions, 1));
+	start = palloc(sizeof(Datum) * Max(topic.n_partitions, 1));
 	for (i = 0; i < topic.n_partitions; i++)
 	{
 		int64		first;
 		int64		end;
+		int64		begin = 0;
 
 		if (known[i])
 			continue;
 		ingest_check_stop();
-		if (!kafka_client_watermarks(worker->client, i, QUESTION_TIMEOUT, &first, &end, error))
+		if (!kafka_client_watermarks(worker->client, i, QUESTION_TIMEOUT, &first, &end, error) ||
+			(fresh && !first_offset(worker, i, first, end, &begin, error)))
 		{
 			MemoryContextSwitchTo(caller);
 			MemoryContextDelete(scratch);
@@ -267,10 +316,11 @@ positions_load(IngestWorker *worker, char error[KAFKA_ERROR_SIZE])
 		partitions[n] = Int32GetDatum(i);
 		low[n] = Int64GetDatum(first);
 		high[n] = Int64GetDatum(end);
+		start[n] = Int64GetDatum(begin);
 		n++;
 	}
 	if (n > 0)
-		positions_insert(worker, n, partitions, low, high);
+		positions_insert(worker, n, partitions, low, high, start);
 	positions_read(worker);
 	worker->n_topic_partitions = topic.n_partitions;
 	MemoryContextSwitchTo(caller);
@@ -311,8 +361,10 @@ positions_advance(IngestWorker *worker, int n, const PositionMove *moves)
 {
 	static SPIPlanPtr plan = NULL;
 	Oid			types[] = {
-		INT4OID, INT4ARRAYOID, INT8ARRAYOID, INT8ARRAYOID, INT8ARRAYOID, INT8ARRAYOID, TIMESTAMPTZARRAYOID
+		INT4OID, INT4ARRAYOID, INT8ARRAYOID, INT8ARRAYOID, INT8ARRAYOID, INT8ARRAYOID,
+		INT8ARRAYOID, INT8ARRAYOID, INT8ARRAYOID, TIMESTAMPTZARRAYOID
 	};
+	const int	timestamps = lengthof(types) - 1;
 	Datum		values[lengthof(types)];
 	Datum	   *columns[lengthof(types)];
 	bool	   *no_timestamp = palloc0(sizeof(bool) * n);
@@ -330,14 +382,17 @@ positions_advance(IngestWorker *worker, int n, const PositionMove *moves)
 		columns[4][i] = Int64GetDatum(Max(moves[i].next_offset,
 										  kafka_client_high_watermark(worker->client, moves[i].partition->partition)));
 		columns[5][i] = Int64GetDatum(moves[i].last_offset);
-		columns[6][i] = TimestampTzGetDatum(moves[i].last_timestamp);
+		columns[6][i] = Int64GetDatum(moves[i].messages);
+		columns[7][i] = Int64GetDatum(moves[i].bytes);
+		columns[8][i] = Int64GetDatum(moves[i].dead_letters);
+		columns[timestamps][i] = TimestampTzGetDatum(moves[i].last_timestamp);
 		no_timestamp[i] = moves[i].last_timestamp == 0;
 	}
 	values[0] = Int32GetDatum(worker->arguments->object);
 	values[1] = PointerGetDatum(construct_array(columns[1], n, INT4OID, 4, true, TYPALIGN_INT));
-	for (i = 2; i < 6; i++)
+	for (i = 2; i < timestamps; i++)
 		values[i] = PointerGetDatum(construct_array(columns[i], n, INT8OID, 8, FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
-	values[6] = PointerGetDatum(construct_md_array(columns[6], no_timestamp, 1, &n, &lower_bound,
+	values[timestamps] = PointerGetDatum(construct_md_array(columns[timestamps], no_timestamp, 1, &n, &lower_bound,
 												   TIMESTAMPTZOID, 8, FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
 
 	internal_begin(&scope);
@@ -346,9 +401,10 @@ positions_advance(IngestWorker *worker, int n, const PositionMove *moves)
 		plan = SPI_prepare("UPDATE imgpipe.ingest_positions p SET next_offset = n.next_offset, high_watermark = n.high_watermark,"
 						   "  last_offset = CASE WHEN n.last_offset >= 0 THEN n.last_offset ELSE p.last_offset END,"
 						   "  last_timestamp = CASE WHEN n.last_offset >= 0 THEN n.last_timestamp ELSE p.last_timestamp END,"
+						   "  messages = p.messages + n.messages, bytes = p.bytes + n.bytes, dead_letters = p.dead_letters + n.dead_letters,"
 						   "  updated_at = pg_catalog.clock_timestamp()"
-						   " FROM unnest($2, $3, $4, $5, $6, $7)"
-						   "  n (partition, expected, next_offset, high_watermark, last_offset, last_timestamp)"
+						   " FROM unnest($2, $3, $4, $5, $6, $7, $8, $9, $10)"
+						   "  n (partition, expected, next_offset, high_watermark, last_offset, messages, bytes, dead_letters, last_timestamp)"
 						   " WHERE p.source_id = $1 AND p.partition = n.partition AND p.next_offset = n.expected",
 						   lengthof(types), types);
 		if (plan == NULL || SPI_keepplan(plan) != 0)
@@ -365,4 +421,93 @@ positions_advance(IngestWorker *worker, int n, const PositionMove *moves)
 				 errdetail("The batch was thrown away; it is read again from where the positions are now.")));
 	}
 	internal_end(&scope);
+}
+
+void
+positions_show_ends(IngestWorker *worker)
+{
+	Oid			types[] = {INT4OID, INT4OID, INT8OID};
+	InternalScope scope;
+	MemoryContext context = CurrentMemoryContext;
+	int			i;
+
+	worker_transaction_begin("writing how far the topic is");
+	internal_begin(&scope);
+	for (i = 0; i < worker->n_partitions; i++)
+	{
+		Datum		values[] = {
+			Int32GetDatum(worker->arguments->object),
+			Int32GetDatum(worker->partitions[i].partition),
+			Int64GetDatum(kafka_client_high_watermark(worker->client, worker->partitions[i].partition))
+		};
+
+		if (DatumGetInt64(values[2]) < 0)
+			continue;
+		if (SPI_execute_with_args("UPDATE imgpipe.ingest_positions p SET high_watermark = $3"
+								  " WHERE p.source_id = $1 AND p.partition = $2 AND p.high_watermark IS DISTINCT FROM $3",
+								  lengthof(types), types, values, NULL, false, 0) != SPI_OK_UPDATE)
+			elog(ERROR, "could not write how far the topic is");
+	}
+	internal_end(&scope);
+	worker_transaction_commit();
+	MemoryContextSwitchTo(context);
+}
+
+void
+batches_forget(void)
+{
+	Oid			type = INT4OID;
+	Datum		value = Int32GetDatum(imgpipe_ingest_history);
+	InternalScope scope;
+	MemoryContext context = CurrentMemoryContext;
+
+	worker_transaction_begin("forgetting old batches");
+	internal_begin(&scope);
+	if (SPI_execute_with_args("DELETE FROM imgpipe.ingest_batches b"
+							  " WHERE b.committed_at < pg_catalog.clock_timestamp() - pg_catalog.make_interval(mins => $1)",
+							  1, &type, &value, NULL, false, 0) != SPI_OK_DELETE)
+		elog(ERROR, "could not delete old batches");
+	internal_end(&scope);
+	worker_transaction_commit();
+	MemoryContextSwitchTo(context);
+}
+
+bool
+backlog_is_long(const IngestSource *source)
+{
+	Oid			type = INT4OID;
+	Datum		value = Int32GetDatum(source->max_backlog);
+	InternalScope scope;
+	MemoryContext context = CurrentMemoryContext;
+	bool		is_long;
+
+	if (source->max_backlog == 0)
+		return false;
+	worker_transaction_begin("looking at the queue of tasks");
+	internal_begin(&scope);
+	if (SPI_execute_with_args("SELECT FROM imgpipe.tasks OFFSET $1 LIMIT 1", 1, &type, &value, NULL, true, 0) != SPI_OK_SELECT)
+		elog(ERROR, "could not look at the queue of tasks");
+	is_long = SPI_processed > 0;
+	internal_end(&scope);
+	worker_transaction_commit();
+	MemoryContextSwitchTo(context);
+	return is_long;
+}
+
+void
+source_set_cluster(IngestWorker *worker, const char *cluster_id)
+{
+	Oid			types[] = {INT4OID, TEXTOID};
+	Datum		values[] = {Int32GetDatum(worker->arguments->object), CStringGetTextDatum(cluster_id)};
+	InternalScope scope;
+	MemoryContext context = CurrentMemoryContext;
+
+	worker_transaction_begin("writing which Kafka cluster it is");
+	internal_begin(&scope);
+	if (SPI_execute_with_args("UPDATE imgpipe.sources s SET cluster_id = $2 WHERE s.source_id = $1 AND s.cluster_id IS NULL",
+							  lengthof(types), types, values, NULL, false, 0) != SPI_OK_UPDATE)
+		elog(ERROR, "could not write which Kafka cluster it is");
+	internal_end(&scope);
+	worker_transaction_commit();
+	MemoryContextSwitchTo(context);
 }

@@ -40,19 +40,14 @@
 #define FIRST_BACKOFF		200
 #define LAST_BACKOFF		10000
 #define QUESTION_TIMEOUT	1000
+#define FORGET_INTERVAL		600000	/* between deletions of old history */
+#define BACKLOG_INTERVAL	1000	/* between looks at the queue of tasks */
 
 PGDLLEXPORT void imgpipe_ingest_main(Datum argument);
 
 static IngestWorker *worker = NULL;
 
-/* Of the broker connection; all reset by session_end(). */
-static TimestampTz next_look;
-static TimestampTz blocked_since;
-static TimestampTz last_progress;
-static bool assignment_stale;
-static bool unreachable;		/* the look at the topic failed, or no broker is up */
-static char broker_error[KAFKA_ERROR_SIZE];
-
+static TimestampTz forgot_at;	/* when old history was last deleted */
 static char reported[KAFKA_ERROR_SIZE];	/* the problem that the log knows of */
 
 /* Ends the worker where the controller asks for it; outside of transactions. */
@@ -92,17 +87,25 @@ problem_over(WorkerState state)
 }
 
 static void
+show_outage(void)
+{
+	show_problem(worker->broker_error[0] ? psprintf("%s (%s)", worker->outage, worker->broker_error) : worker->outage);
+}
+
+static void
 batch_begin(void)
 {
 	IngestBatch *batch = &worker->batch;
 	MemoryContext caller;
 
+	batch->held = NULL;
 	MemoryContextReset(batch->context);
 	caller = MemoryContextSwitchTo(batch->context);
-	batch->held = kafka_batch_create(worker->source->batch_rows);
 	batch->messages = palloc(mul_size(worker->source->batch_rows, sizeof(IngestMessage)));
 	batch->n = batch->written = 0;
 	batch->bytes = 0;
+	batch->began = 0;
+	batch->held = kafka_batch_create(worker->source->batch_rows);
 	MemoryContextSwitchTo(caller);
 }
 
@@ -118,8 +121,10 @@ session_end(void)
 	worker->batch.context = AllocSetContextCreate(worker->session, "imgpipe ingest batch",
 												  ALLOCSET_DEFAULT_SIZES);
 	worker->batch.n = worker->batch.written = 0;
-	unreachable = false;
-	broker_error[0] = '\0';
+	worker->batch.held = NULL;
+	worker->outage[0] = worker->broker_error[0] = '\0';
+	worker->told_at = 0;
+	worker->telling = false;
 }
 
 /* No library thread may be left when exit() runs its handlers. */
@@ -146,42 +151,10 @@ client_open(void)
 
 	MemoryContextSwitchTo(worker->session);
 	snprintf(group, sizeof(group), "imgpipe-%u-%d", MyDatabaseId, worker->arguments->object);
-	worker->client = kafka_client_open(settings, n, source->topic, group, source->batch_bytes);
+	worker->client = kafka_client_open(settings, n, source->topic,
+									   source->consumer_group ? source->consumer_group : group,
+									   source->batch_bytes);
 	MemoryContextSwitchTo(worker->context);
-}
-
-/*
- * Every partition begins at its position, or, where it may not be the one that
- * it was, at its last ingested message: that must be there and be the same, or
- * the topic was made anew and its offsets mean something else.
- */
-static void
-assign(void)
-{
-	int32	   *partitions = palloc(sizeof(int32) * Max(worker->n_partitions, 1));
-	int64	   *offsets = palloc(sizeof(int64) * Max(worker->n_partitions, 1));
-	int			n = 0;
-	int			i;
-
-	for (i = 0; i < worker->n_partitions; i++)
-	{
-		IngestPartition *partition = &worker->partitions[i];
-
-		partition->fetched_offset = partition->next_offset;
-		partition->at_end = false;
-		partition->suspect = partition->suspect && partition->last_offset >= 0;
-		partition->verifying = partition->suspect;
-		if (partition->blocked)
-			continue;
-		partitions[n] = partition->partition;
-		offsets[n] = partition->verifying ? partition->last_offset : partition->next_offset;
-		n++;
-	}
-	kafka_client_assign(worker->client, n, partitions, offsets);
-	pfree(partitions);
-	pfree(offsets);
-	assignment_stale = false;
-	last_progress = GetCurrentTimestamp();
 }
 
 /* This cluster's and database's name for themselves; see database_identity(). */
@@ -194,162 +167,6 @@ started_here(const IngestSource *source)
 	return source->started_in[0] == '\0' || strcmp(source->started_in, identity) == 0;
 }
 
-static void
-block(IngestPartition *partition, const char *reason)
-{
-	partition->blocked = true;
-	strlcpy(partition->error, reason, sizeof(partition->error));
-	assignment_stale = true;
-	blocked_since = GetCurrentTimestamp();
-}
-
-static void
-block_changed_topic(IngestPartition *partition)
-{
-	block(partition,
-		  psprintf("partition %d of topic \"%s\" is not what was ingested up to offset " INT64_FORMAT
-				   ": the topic was made anew, or the server is another one; "
-				   "imgpipe.set_source_position() says where to go on",
-				   partition->partition, worker->source->topic, partition->next_offset));
-}
-
-/*
- * The first thing that comes while the last ingested message is read again.
- * True where it is that message and therefore none for the batch.
- */
-static bool
-verify_message(IngestPartition *partition, const KafkaMessage *message)
-{
-	partition->suspect = partition->verifying = false;
-	if (message->offset != partition->last_offset)
-		return message->offset < partition->next_offset;	/* compacted since */
-	if (message_timestamp(message) != partition->last_timestamp)
-		block_changed_topic(partition);
-	return true;
-}
-
-/* Where it is not, what comes from it is left alone until it is assigned again. */
-static bool
-is_trusted(const IngestPartition *partition)
-{
-	if (partition == NULL || partition->blocked)
-		return false;
-	if (!partition->suspect || partition->verifying)
-		return true;
-	assignment_stale = true;
-	return false;
-}
-
-static void
-take_message(KafkaEvent *event)
-{
-	IngestBatch *batch = &worker->batch;
-	IngestPartition *partition = partition_find(worker, event->partition);
-	IngestMessage *message;
-
-	if (!is_trusted(partition) ||
-		(partition->verifying && verify_message(partition, &event->message)) ||
-		event->offset < partition->fetched_offset)
-	{
-		kafka_batch_drop_last(batch->held);
-		return;
-	}
-	partition->fetched_offset = event->offset + 1;
-	partition->at_end = false;
-	partition->error[0] = '\0';
-
-	message = &batch->messages[batch->n++];
-	memset(message, 0, sizeof(*message));
-	message->message = event->message;
-	batch->bytes += event->message.value_length + event->message.key_length + event->message.header_length;
-}
-
-static void
-take_end(const KafkaEvent *event)
-{
-	IngestPartition *partition = partition_find(worker, event->partition);
-
-	if (!is_trusted(partition))
-		return;
-	if (partition->verifying && event->offset < partition->next_offset)
-	{
-		block_changed_topic(partition);
-		return;
-	}
-	partition->suspect = partition->verifying = false;
-	partition->at_end = true;
-	partition->error[0] = '\0';
-	/* Over control records and what was compacted away. */
-	partition->fetched_offset = Max(partition->fetched_offset, event->offset);
-}
-
-static void
-take_out_of_range(const KafkaEvent *event)
-{
-	IngestPartition *partition = partition_find(worker, event->partition);
-
-	if (partition == NULL)
-		return;
-	if (partition->verifying)
-	{
-		/* The last message was deleted in the meantime: begin behind it. */
-		partition->suspect = false;
-		assignment_stale = true;
-		return;
-	}
-	block(partition,
-		  psprintf("offset " INT64_FORMAT " of partition %d of topic \"%s\" does not exist: messages were deleted "
-				   "before they were ingested, or the topic was made anew; "
-				   "imgpipe.set_source_position() says where to go on",
-				   partition->fetched_offset, partition->partition, worker->source->topic));
-}
-
-/* One event; false where nothing is waiting. */
-static bool
-take_event(void)
-{
-	KafkaEvent	event;
-	KafkaEventKind kind = kafka_client_poll(worker->client, worker->batch.held, &event);
-	IngestPartition *partition;
-
-	switch (kind)
-	{
-		case KAFKA_NOTHING:
-			return false;
-		case KAFKA_MESSAGE:
-			take_message(&event);
-			break;
-		case KAFKA_END_OF_PARTITION:
-			take_end(&event);
-			break;
-		case KAFKA_OUT_OF_RANGE:
-			take_out_of_range(&event);
-			break;
-		case KAFKA_PARTITION_ERROR:
-			partition = partition_find(worker, event.partition);
-			if (partition == NULL || partition->blocked)
-				break;
-			partition->suspect = true;
-			snprintf(partition->error, KAFKA_ERROR_SIZE, "partition %d of topic \"%s\": %s",
-					 event.partition, worker->source->topic, event.error);
-			break;
-		case KAFKA_BROKER_ERROR:
-			/* Of one broker of perhaps many: a look at the topic will tell. */
-			strlcpy(broker_error, event.error, sizeof(broker_error));
-			next_look = GetCurrentTimestamp();
-			break;
-		case KAFKA_UNREACHABLE:
-			next_look = GetCurrentTimestamp();
-			break;
-	}
-	if (kind == KAFKA_MESSAGE || kind == KAFKA_END_OF_PARTITION)
-	{
-		last_progress = GetCurrentTimestamp();
-		unreachable = false;
-	}
-	return true;
-}
-
 /* Ends the worker where the source is off, gone or not what the session began with. */
 static void
 check_source(void)
@@ -360,12 +177,31 @@ check_source(void)
 		proc_exit(0);
 }
 
+/* Offsets of one cluster mean nothing in another. */
+static bool
+cluster_is_the_same(void)
+{
+	char	   *cluster_id = kafka_client_cluster(worker->client, QUESTION_TIMEOUT);
+
+	if (cluster_id == NULL)
+		return true;
+	if (worker->source->cluster_id == NULL)
+	{
+		source_set_cluster(worker, cluster_id);
+		worker->source->cluster_id = MemoryContextStrdup(worker->session, cluster_id);
+	}
+	if (strcmp(cluster_id, worker->source->cluster_id) == 0)
+		return true;
+	show_problem(psprintf("server \"%s\" leads to Kafka cluster %s now, and source \"%s\" was ingested from %s: "
+						  "imgpipe.seek_source() says where to go on there",
+						  worker->source->server, cluster_id, worker->source->name, worker->source->cluster_id));
+	return false;
+}
+
 /* False where something that may pass is in the way. */
 static bool
 session_begin(void)
 {
-	char		error[KAFKA_ERROR_SIZE];
-
 	if (worker->source != NULL)
 		check_source();
 	else
@@ -378,7 +214,7 @@ session_begin(void)
 		if (!started_here(worker->source))
 		{
 			show_problem(psprintf("source \"%s\" was started in another database, of which this is a copy: "
-								  "SELECT imgpipe.start_source('%s') has it ingest here too",
+								  "SELECT imgpipe.adopt_source('%s') has it ingest here too",
 								  worker->source->name, worker->source->name));
 			session_end();
 			return false;
@@ -393,19 +229,25 @@ session_begin(void)
 	}
 	if (worker->client == NULL)
 		client_open();
-	if (!positions_load(worker, error))
+	if (!positions_load(worker, worker->outage))
 	{
 		/* The library has the better words for why it cannot connect. */
 		batch_begin();
-		while (take_event())
+		while (take_event(worker))
 			;
-		show_problem(broker_error[0] ? psprintf("%s: %s", error, broker_error) : error);
+		show_outage();
 		return false;
 	}
-	assign();
+	worker->outage[0] = '\0';
+	if (!cluster_is_the_same())
+	{
+		session_end();
+		return false;
+	}
+	partitions_assign(worker);
 	batch_begin();
-	blocked_since = next_look = GetCurrentTimestamp();
-	next_look = TimestampTzPlusMilliseconds(next_look, LOOK_INTERVAL);
+	worker->blocked_since = worker->next_look = GetCurrentTimestamp();
+	worker->next_look = TimestampTzPlusMilliseconds(worker->next_look, LOOK_INTERVAL);
 	return true;
 }
 
@@ -440,14 +282,15 @@ static void
 show_state(void)
 {
 	bool		caught_up = true;
-	int64		behind = lag();
+	char	   *stalled = NULL;
 	int			i;
 
-	slot_set_lag(behind);
-	if (unreachable)
+	slot_set_lag(lag());
+	slot_count(0, 0, 0);		/* lets the rates fall while nothing comes */
+	tell_positions(worker);
+	if (worker->outage[0] != '\0')
 	{
-		show_problem(broker_error[0] ? psprintf("no Kafka broker can be reached: %s", broker_error) :
-					 "no Kafka broker can be reached");
+		show_outage();
 		return;
 	}
 	for (i = 0; i < worker->n_partitions; i++)
@@ -459,12 +302,26 @@ show_state(void)
 		}
 		caught_up = caught_up && worker->partitions[i].at_end;
 	}
-	if (behind > 0 && worker->batch.n == 0 &&
-		TimestampDifferenceExceeds(last_progress, GetCurrentTimestamp(), STALL_TIMEOUT))
+	for (i = 0; i < worker->n_partitions; i++)
 	{
-		show_problem(psprintf("no message has come from topic \"%s\" for %d seconds although " INT64_FORMAT " are there",
-							  worker->source->topic, STALL_TIMEOUT / 1000, behind));
-		session_end();
+		const IngestPartition *partition = &worker->partitions[i];
+		int64		rest = kafka_client_high_watermark(worker->client, partition->partition) -
+			partition->fetched_offset;
+
+		/* Others may go on all the while. */
+		if (rest <= 0 || !TimestampDifferenceExceeds(partition->heard_at, GetCurrentTimestamp(), STALL_TIMEOUT))
+			continue;
+		stalled = psprintf("no message has come from partition %d of topic \"%s\" for %d seconds although " INT64_FORMAT " are there%s%s",
+						   partition->partition, worker->source->topic, STALL_TIMEOUT / 1000, rest,
+						   worker->broker_error[0] ? ": " : "", worker->broker_error);
+		break;
+	}
+	if (stalled != NULL)
+	{
+		show_problem(stalled);
+		if (worker->batch.n == 0 &&
+			TimestampDifferenceExceeds(worker->last_progress, GetCurrentTimestamp(), STALL_TIMEOUT))
+			session_end();
 		return;
 	}
 	problem_over(caught_up ? WORKER_IDLE : WORKER_RUNNING);
@@ -486,9 +343,9 @@ collect(void)
 		TimestampTz now;
 		long		rest;
 
-		if (take_event())
+		if (take_event(worker))
 		{
-			if (assignment_stale)
+			if (worker->assignment_stale)
 				break;
 			continue;
 		}
@@ -505,9 +362,9 @@ collect(void)
 		else
 		{
 			show_state();
-			if (worker->client == NULL || now >= next_look)
+			if (worker->client == NULL || now >= worker->next_look)
 				return;
-			rest = Min(TimestampDifferenceMilliseconds(now, next_look), 1000);
+			rest = Min(TimestampDifferenceMilliseconds(now, worker->next_look), 1000);
 		}
 		kafka_client_wait(worker->client, Max(rest, 1), wait_event_kafka());
 		if (ConfigReloadPending)
@@ -528,11 +385,11 @@ unblock_all(void)
 	{
 		IngestPartition *partition = &worker->partitions[i];
 
-		assignment_stale |= partition->blocked;
+		worker->assignment_stale |= partition->blocked;
 		partition->suspect |= partition->blocked;
 		partition->blocked = false;
 	}
-	blocked_since = GetCurrentTimestamp();
+	worker->blocked_since = GetCurrentTimestamp();
 }
 
 /* The look at source and topic, with nothing in hand. */
@@ -540,42 +397,63 @@ static void
 look(void)
 {
 	KafkaTopic	topic;
-	char		error[KAFKA_ERROR_SIZE];
 	bool		fine;
 	int			i;
 
 	check_source();
-	fine = kafka_client_topic(worker->client, QUESTION_TIMEOUT, &topic, error);
-	unreachable = !fine;
-	if (!fine && broker_error[0] == '\0')
-		strlcpy(broker_error, error, sizeof(broker_error));
+	fine = kafka_client_topic(worker->client, QUESTION_TIMEOUT, &topic, worker->outage);
 	for (i = 0; i < worker->n_partitions; i++)
 	{
 		/* Whatever comes back after an outage proves first that it is the same. */
 		if (!fine)
 			worker->partitions[i].suspect = true;
 		else if (worker->partitions[i].suspect && !worker->partitions[i].verifying)
-			assignment_stale = true;
+			worker->assignment_stale = true;
+	}
+	if (fine && topic.n_partitions != worker->n_topic_partitions)
+	{
+		fine = positions_load(worker, worker->outage);
+		worker->assignment_stale = true;
+	}
+	if (fine && topic.leaderless >= 0)
+	{
+		fine = false;
+		snprintf(worker->outage, sizeof(worker->outage), "partition %d of topic \"%s\" has no leader",
+				 topic.leaderless, worker->source->topic);
 	}
 	if (fine)
+		worker->outage[0] = '\0';
+	if (fine && !cluster_is_the_same())
 	{
-		broker_error[0] = '\0';
-		if (topic.leaderless >= 0)
-		{
-			unreachable = true;
-			fine = false;
-			snprintf(broker_error, sizeof(broker_error), "partition %d of topic \"%s\" has no leader",
-					 topic.leaderless, worker->source->topic);
-		}
-		if (topic.n_partitions != worker->n_topic_partitions)
-		{
-			fine = positions_load(worker, error);
-			assignment_stale = true;
-		}
-		if (TimestampDifferenceExceeds(blocked_since, GetCurrentTimestamp(), BLOCKED_INTERVAL))
-			unblock_all();
+		session_end();
+		return;
 	}
-	next_look = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), fine ? LOOK_INTERVAL : OUTAGE_INTERVAL);
+	if (lag() > 0)
+		positions_show_ends(worker);
+	if (worker->arguments->slice == 0 &&
+		TimestampDifferenceExceeds(forgot_at, GetCurrentTimestamp(), FORGET_INTERVAL))
+	{
+		batches_forget();
+		forgot_at = GetCurrentTimestamp();
+	}
+	if (TimestampDifferenceExceeds(worker->blocked_since, GetCurrentTimestamp(), BLOCKED_INTERVAL))
+		unblock_all();
+	worker->next_look = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), fine ? LOOK_INTERVAL : OUTAGE_INTERVAL);
+}
+
+/* Whether the queue is too long: then rests a while; Kafka keeps what comes meanwhile. */
+static bool
+rests(void)
+{
+	if (!backlog_is_long(worker->source))
+		return false;
+	slot_set_lag(lag());
+	problem_over(WORKER_WAITING);
+	worker_sleep(BACKLOG_INTERVAL, wait_event_idle());
+	worker->last_progress = GetCurrentTimestamp();
+	if (worker->last_progress >= worker->next_look)
+		look();
+	return true;
 }
 
 /* One turn; false where it is to be tried again after a while. */
@@ -586,11 +464,15 @@ turn(void)
 
 	if (worker->client == NULL || worker->partitions == NULL)
 		return session_begin();
+	if (worker->batch.held == NULL)
+		batch_begin();
 
 	if (!batch_has_news())
 	{
-		if (assignment_stale)
-			assign();
+		if (rests())
+			return worker->client != NULL;
+		if (worker->assignment_stale)
+			partitions_assign(worker);
 		collect();
 	}
 	if (worker->client == NULL)
@@ -604,9 +486,10 @@ turn(void)
 		}
 		batch_write(worker);
 		batch_begin();
+		worker->last_progress = GetCurrentTimestamp();
 		show_state();
 	}
-	if (worker->client != NULL && GetCurrentTimestamp() >= next_look)
+	if (worker->client != NULL && GetCurrentTimestamp() >= worker->next_look)
 		look();
 	return worker->client != NULL;
 }

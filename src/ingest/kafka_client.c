@@ -12,9 +12,9 @@
  * - No leaks.  Client and messages belong to memory contexts.  A message that
  *	 was not given back would hang the client's destruction, so batches live in
  *	 children of the client's context, which go first.
- * - No positions.  Nothing is committed to Kafka, no group is joined (the
- *	 library only insists on a name for one), and an offset that does not exist
- *	 is an event, never a jump.
+ * - No positions.  No group is joined (the library only insists on a name for
+ *	 one), what is committed to Kafka is never read back, and an offset that
+ *	 does not exist is an event, never a jump.
  *
  * A process must not leave by exit() while the library's threads run, because
  * exit handlers of the libraries that they use run then: delete the context of
@@ -135,6 +135,8 @@ client_configuration(const KafkaSetting *settings, int n_settings, const char *g
 	set_property(conf, "log.queue", "true", false);
 	set_number(conf, "queued.max.messages.kbytes", Max(byte_budget / 1024, 1024));
 
+	/* Known from librdkafka 2.5 on: brokers need no metrics of ours. */
+	(void) rd_kafka_conf_set(conf, "enable.metrics.push", "false", ignored, sizeof(ignored));
 	/* Known from librdkafka 2.2 on; see kafka_client_resume() for older ones. */
 	(void) rd_kafka_conf_set(conf, "fetch.queue.backoff.ms", "10", ignored, sizeof(ignored));
 
@@ -309,6 +311,7 @@ read_error(rd_kafka_event_t *source, KafkaEvent *event)
 	rd_kafka_topic_partition_t *partition = rd_kafka_event_topic_partition(source);
 	rd_kafka_resp_err_t error = rd_kafka_event_error(source);
 	const char *text = rd_kafka_event_error_string(source);
+	static const char coordinator[] = "GroupCoordinator: ";
 
 	event->partition = -1;
 	event->offset = -1;
@@ -318,7 +321,12 @@ read_error(rd_kafka_event_t *source, KafkaEvent *event)
 		event->offset = partition->offset;
 		rd_kafka_topic_partition_destroy(partition);
 	}
-	strlcpy(event->error, text ? text : rd_kafka_err2str(error), sizeof(event->error));
+	if (text == NULL)
+		text = rd_kafka_err2str(error);
+	/* There is no group: it is just another connection to a broker. */
+	if (strncmp(text, coordinator, strlen(coordinator)) == 0)
+		text += strlen(coordinator);
+	strlcpy(event->error, text, sizeof(event->error));
 
 	switch (error)
 	{
@@ -369,6 +377,12 @@ kafka_client_poll(KafkaClient *client, KafkaBatch *batch, KafkaEvent *event)
 				break;
 			case RD_KAFKA_EVENT_LOG:
 				report_log(source);
+				break;
+			case RD_KAFKA_EVENT_OFFSET_COMMIT:
+				kind = KAFKA_COMMITTED;
+				event->partition = -1;
+				strlcpy(event->error, rd_kafka_event_error(source) == RD_KAFKA_RESP_ERR_NO_ERROR ? "" :
+						rd_kafka_err2str(rd_kafka_event_error(source)), sizeof(event->error));
 				break;
 			default:
 				break;
@@ -461,6 +475,51 @@ kafka_client_watermarks(KafkaClient *client, int32 partition, int timeout, int64
 	*low = first;
 	*high = end;
 	return true;
+}
+
+bool
+kafka_client_offset_at(KafkaClient *client, int32 partition, int64 timestamp, int timeout, int64 *offset,
+					   char error[KAFKA_ERROR_SIZE])
+{
+	const char *name = rd_kafka_topic_name(client->topic);
+	rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new(1);
+	rd_kafka_topic_partition_t *asked = rd_kafka_topic_partition_list_add(list, name, partition);
+	rd_kafka_resp_err_t failure;
+
+	asked->offset = timestamp;
+	failure = rd_kafka_offsets_for_times(client->handle, list, timeout);
+	if (failure == RD_KAFKA_RESP_ERR_NO_ERROR)
+		failure = asked->err;
+	*offset = asked->offset >= 0 ? asked->offset : -1;
+	rd_kafka_topic_partition_list_destroy(list);
+	if (failure != RD_KAFKA_RESP_ERR_NO_ERROR)
+		snprintf(error, KAFKA_ERROR_SIZE, "no offset by time of partition %d of topic \"%s\": %s",
+				 partition, name, rd_kafka_err2str(failure));
+	return failure == RD_KAFKA_RESP_ERR_NO_ERROR;
+}
+
+char *
+kafka_client_cluster(KafkaClient *client, int timeout)
+{
+	char	   *told = rd_kafka_clusterid(client->handle, timeout);
+	char	   *copy = told ? pstrdup(told) : NULL;
+
+	if (told)
+		rd_kafka_mem_free(client->handle, told);
+	return copy;
+}
+
+void
+kafka_client_commit(KafkaClient *client, int n, const int32 *partitions, const int64 *offsets)
+{
+	rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new(n);
+	int			i;
+
+	for (i = 0; i < n; i++)
+		rd_kafka_topic_partition_list_add(list, rd_kafka_topic_name(client->topic),
+										  partitions[i])->offset = offsets[i];
+	rd_kafka_commit_queue(client->handle, list, client->queue, NULL, NULL);
+	rd_kafka_topic_partition_list_destroy(list);
 }
 
 int64

@@ -42,7 +42,8 @@ typedef enum KafkaEventKind
 	KAFKA_OUT_OF_RANGE,			/* the assigned offset does not exist; partition stands still */
 	KAFKA_PARTITION_ERROR,		/* the library goes on trying */
 	KAFKA_BROKER_ERROR,			/* of one broker; the library goes on trying */
-	KAFKA_UNREACHABLE			/* no broker can be reached; likewise */
+	KAFKA_UNREACHABLE,			/* no broker can be reached; likewise */
+	KAFKA_COMMITTED				/* the answer to kafka_client_commit(); error is empty where it went well */
 } KafkaEventKind;
 
 typedef struct KafkaEvent
@@ -103,6 +104,20 @@ extern bool kafka_client_topic(KafkaClient *client, int timeout, KafkaTopic *top
 extern bool kafka_client_watermarks(KafkaClient *client, int32 partition, int timeout,
 									int64 *low, int64 *high,
 									char error[KAFKA_ERROR_SIZE]);
+
+/* The first offset whose message is not older (ms since 1970), or -1 where all are. */
+extern bool kafka_client_offset_at(KafkaClient *client, int32 partition, int64 timestamp, int timeout,
+								   int64 *offset, char error[KAFKA_ERROR_SIZE]);
+
+/* The cluster's name for itself, palloc'd, or NULL where it has not told it yet. */
+extern char *kafka_client_cluster(KafkaClient *client, int timeout);
+
+/*
+ * Tells Kafka the offsets of the group that the client was opened with; does
+ * not wait.  KAFKA_COMMITTED tells how it went.
+ */
+extern void kafka_client_commit(KafkaClient *client, int n, const int32 *partitions,
+								const int64 *offsets);
 
 /* The end of a partition as last heard of, or -1; asks nobody. */
 extern int64 kafka_client_high_watermark(KafkaClient *client, int32 partition);

@@ -79,11 +79,11 @@ raises($node, "SELECT imgpipe.create_source('sql', 'kafka', 'photos')", '42602',
 raises($node, "SELECT imgpipe.create_source('photos', 'kafka', 'a topic')", '42602', 'topic name "a topic" is not valid', 'topic name');
 raises($node, "$create, retention => '1 second')", '22023', 'It is 00:00:01', 'retention');
 raises($node, "$create, parallelism => 0)", '22023', 'parallelism must be between 1 and 64', 'parallelism');
-raises($node, "$create, start_from => 'now')", '22023', 'It is "now"', 'start_from');
+raises($node, "$create, start_from => 'soon')", '22023', 'It is "soon"', 'start_from');
 $node->safe_psql('postgres', 'GRANT USAGE ON SCHEMA imgpipe TO team, stranger, group_role; GRANT SELECT, INSERT, UPDATE, DELETE ON imgpipe.sources TO team, stranger, group_role');
 raises($node, "SET ROLE team; $create)", '42501', 'GRANT USAGE ON FOREIGN SERVER kafka TO team;', 'no USAGE on the server');
 $node->safe_psql('postgres', 'GRANT USAGE ON FOREIGN SERVER kafka TO team, group_role');
-raises($node, "SET ROLE team; $create)", '42501', 'GRANT INSERT ON imgpipe.images, imgpipe.dead_letters TO team;', 'no INSERT');
+raises($node, "SET ROLE team; $create)", '42501', 'GRANT USAGE ON SCHEMA imgpipe TO team; GRANT INSERT ON imgpipe.images, imgpipe.dead_letters TO team;', 'no INSERT');
 $node->safe_psql('postgres', 'GRANT INSERT ON imgpipe.images, imgpipe.dead_letters TO team, group_role');
 SKIP:
 {
@@ -98,6 +98,10 @@ raises($node, "SET ROLE team; $create)", '42710', 'source "photos" already exist
 raises($node, "SET ROLE stranger; SELECT imgpipe.start_source('photos')", '42501', 'must be owner of source "photos"', 'not the owner');
 $node->safe_psql('postgres', "SET ROLE stranger; UPDATE imgpipe.sources SET topic = 'others'");
 is($node->safe_psql('postgres', 'SELECT topic FROM imgpipe.sources'), 'photos', 'row security keeps others from changing a source');
+$node->safe_psql('postgres', 'REVOKE USAGE ON FOREIGN SERVER kafka FROM team');
+raises($node, "SELECT imgpipe.start_source('photos')", '42501', 'GRANT USAGE ON FOREIGN SERVER kafka TO team;', 'the owner has lost a right');
+$node->safe_psql('postgres', 'GRANT USAGE ON FOREIGN SERVER kafka TO team');
+raises($node, "SELECT imgpipe.start_source(NULL)", '42704', 'does not exist', 'no name');
 raises($node, "SELECT imgpipe.start_source('nothing')", '42704', 'source "nothing" does not exist', 'no such source');
 
 $broker->produce('photos', [$photo], key => 'first', partition => 0,
@@ -126,7 +130,7 @@ $node->restart;
 $broker->produce('photos', [$photo], key => 'after restart', partition => 0);
 ok(poll_until($node, "SELECT count(*) FROM imgpipe.images WHERE source_key = 'after restart'", 1), 'ingest starts again after a restart');
 raises($node, "SELECT imgpipe.drop_source('photos')", '55006', "imgpipe.stop_source\\('photos'\\)", 'a started source is not dropped');
-raises($node, "SELECT imgpipe.set_source_position('photos', 0, 0)", '55006', 'is started', 'nor moved');
+raises($node, "SELECT imgpipe.seek_source('photos', '{\"0\": 0}')", '55006', 'is started', 'nor moved');
 $node->safe_psql('postgres', "SET ROLE team; SELECT imgpipe.stop_source('photos')");
 ok(poll_until($node, 'SELECT state, workers, partitions FROM imgpipe.source_status', 'stopped|0|3'), 'stopped');
 $node->restart;
@@ -145,7 +149,6 @@ ok(poll_until($node, "SELECT count(*) FROM imgpipe.images WHERE source_key = 'no
 ok(poll_until($node, 'SELECT state FROM imgpipe.source_status', 'idle'), 'and says so');
 
 # A cancel is no message's fault either.
-$node->safe_psql('postgres', 'BEGIN; LOCK imgpipe.ingest_positions; SELECT pg_sleep(0); COMMIT');
 {
 	my $blocker = $node->background_psql('postgres');
 	$blocker->query_safe('BEGIN; LOCK TABLE imgpipe.images IN SHARE MODE');
@@ -179,7 +182,7 @@ $broker->produce('news', [ ($photo) x 3 ], key => 'anew');
 ok(poll_until($node, "SELECT state, last_error FROM imgpipe.source_status WHERE name = 'news'", qr/^retrying\|.*made anew/), 'a topic made anew is shown');
 $node->safe_psql('postgres', "SELECT imgpipe.stop_source('news')");
 ok(poll_until($node, "SELECT state FROM imgpipe.source_status WHERE name = 'news'", 'stopped'), 'stopped');
-$node->safe_psql('postgres', "SELECT imgpipe.set_source_position('news', 0, 1); SELECT imgpipe.start_source('news')");
+$node->safe_psql('postgres', "SELECT imgpipe.seek_source('news', '{\"0\": 1}'); SELECT imgpipe.start_source('news')");
 ok(poll_until($node, "SELECT string_agg(source_offset::text, ',' ORDER BY source_offset) FROM imgpipe.images WHERE source_key = 'anew'", '1,2'), 'and goes on where it is told to');
 
 # Positions that somebody else changed: the worker begins again with what they are.
@@ -191,7 +194,8 @@ like($node->safe_psql('postgres', "SELECT last_error FROM imgpipe.source_status 
 # A copy of the database does not ingest by itself.
 $node->safe_psql('postgres', "UPDATE imgpipe.sources SET started_in = '1/1' WHERE name = 'news'");
 ok(poll_until($node, "SELECT state, last_error FROM imgpipe.source_status WHERE name = 'news'", qr/^retrying\|.*started in another database/), 'a copy waits to be told');
-$node->safe_psql('postgres', "SELECT imgpipe.start_source('news')");
+raises($node, "SELECT imgpipe.start_source('news')", '55000', "imgpipe.adopt_source\\('news'\\)", 'starting it is not enough');
+$node->safe_psql('postgres', "SELECT imgpipe.adopt_source('news')");
 ok(poll_until($node, "SELECT state FROM imgpipe.source_status WHERE name = 'news'", 'idle'), 'and then ingests');
 
 $node->safe_psql('postgres', "SELECT imgpipe.stop_source('news'); SELECT imgpipe.drop_source('news')");

@@ -84,6 +84,8 @@ $node->safe_psql('postgres', "SELECT imgpipe.stop_source('mixed')");
 ok(poll_until($node, 'SELECT state FROM imgpipe.source_status', 'stopped'), 'stopped');
 my $dead_letters = "SELECT count(*) FROM imgpipe.dead_letters WHERE stage = 'ingest'";
 my $before = $node->safe_psql('postgres', $dead_letters);
+$node->append_conf('postgresql.conf', "imgpipe.max_retention = '40d'");
+$node->reload;
 $node->safe_psql('postgres', "UPDATE imgpipe.sources SET retention = '40 days'");
 $node->safe_psql('postgres', "SELECT imgpipe.start_source('mixed')");
 $broker->produce('mixed', [$photo], key => 'far');

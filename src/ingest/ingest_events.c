@@ -1,0 +1,271 @@
+/*
+ * ingest_events.c
+ *		What an ingest worker does with each event of its Kafka client.
+ *
+ * Messages go to the batch; ends move what was fetched over gaps; what else
+ * comes is a reason to be careful.  A partition that was cut off, or has only
+ * now been assigned, is suspect: it has to show its last ingested message again
+ * before anything of it is taken.  One that is not what it was is blocked.
+ */
+#include "postgres.h"
+
+#include "ingest/ingest.h"
+#include "ingest/ingest_message.h"
+#include "utils/timestamp.h"
+
+/* All in ms. */
+#define ERROR_LIFE			60000	/* the library repeats one that lasts twice as often */
+#define TELL_INTERVAL		1000	/* between commits to Kafka */
+#define TELL_TIMEOUT		60000	/* after which an answer to one is not waited for any more */
+
+static bool tell_failed;		/* the log knows that Kafka does not take our positions */
+
+void
+partitions_assign(IngestWorker *worker)
+{
+	int32	   *partitions = palloc(sizeof(int32) * Max(worker->n_partitions, 1));
+	int64	   *offsets = palloc(sizeof(int64) * Max(worker->n_partitions, 1));
+	int			n = 0;
+	int			i;
+
+	for (i = 0; i < worker->n_partitions; i++)
+	{
+		IngestPartition *partition = &worker->partitions[i];
+
+		partition->fetched_offset = partition->next_offset;
+		partition->heard_at = GetCurrentTimestamp();
+		partition->at_end = false;
+		partition->suspect = partition->suspect && partition->last_offset >= 0;
+		partition->verifying = partition->suspect;
+		if (partition->blocked)
+			continue;
+		partitions[n] = partition->partition;
+		offsets[n] = partition->verifying ? partition->last_offset : partition->next_offset;
+		n++;
+	}
+	kafka_client_assign(worker->client, n, partitions, offsets);
+	pfree(partitions);
+	pfree(offsets);
+	worker->assignment_stale = false;
+	worker->last_progress = GetCurrentTimestamp();
+}
+
+static void
+block(IngestWorker *worker, IngestPartition *partition, const char *reason)
+{
+	partition->blocked = true;
+	strlcpy(partition->error, reason, sizeof(partition->error));
+	worker->assignment_stale = true;
+	worker->blocked_since = GetCurrentTimestamp();
+}
+
+static void
+block_changed_topic(IngestWorker *worker, IngestPartition *partition)
+{
+	block(worker, partition,
+		  psprintf("partition %d of topic \"%s\" is not what was ingested up to offset " INT64_FORMAT
+				   ": the topic was made anew, or the server is another one; "
+				   "imgpipe.seek_source() says where to go on",
+				   partition->partition, worker->source->topic, partition->next_offset));
+}
+
+/*
+ * The first thing that comes while the last ingested message is read again.
+ * True where it is that message and therefore none for the batch.
+ */
+static bool
+verify_message(IngestWorker *worker, IngestPartition *partition, const KafkaMessage *message)
+{
+	partition->suspect = partition->verifying = false;
+	if (message->offset != partition->last_offset)
+		return message->offset < partition->next_offset;	/* compacted since */
+	if (message_timestamp(message) != partition->last_timestamp)
+		block_changed_topic(worker, partition);
+	return true;
+}
+
+/* Where it is not, what comes from it is left alone until it is assigned again. */
+static bool
+is_trusted(IngestWorker *worker, const IngestPartition *partition)
+{
+	if (partition == NULL || partition->blocked)
+		return false;
+	if (!partition->suspect || partition->verifying)
+		return true;
+	worker->assignment_stale = true;
+	return false;
+}
+
+static void
+take_message(IngestWorker *worker, KafkaEvent *event)
+{
+	IngestBatch *batch = &worker->batch;
+	IngestPartition *partition = partition_find(worker, event->partition);
+	IngestMessage *message;
+
+	if (!is_trusted(worker, partition) ||
+		(partition->verifying && verify_message(worker, partition, &event->message)) ||
+		event->offset < partition->fetched_offset)
+	{
+		kafka_batch_drop_last(batch->held);
+		return;
+	}
+	partition->fetched_offset = event->offset + 1;
+	partition->at_end = false;
+	partition->error[0] = '\0';
+
+	message = &batch->messages[batch->n++];
+	memset(message, 0, sizeof(*message));
+	message->message = event->message;
+	batch->bytes += event->message.value_length + event->message.key_length + event->message.header_length;
+}
+
+static void
+take_end(IngestWorker *worker, const KafkaEvent *event)
+{
+	IngestPartition *partition = partition_find(worker, event->partition);
+
+	if (!is_trusted(worker, partition))
+		return;
+	if (partition->verifying && event->offset < partition->next_offset)
+	{
+		block_changed_topic(worker, partition);
+		return;
+	}
+	partition->suspect = partition->verifying = false;
+	partition->at_end = true;
+	partition->error[0] = '\0';
+	/* Over control records and what was compacted away. */
+	partition->fetched_offset = Max(partition->fetched_offset, event->offset);
+}
+
+static void
+take_out_of_range(IngestWorker *worker, const KafkaEvent *event)
+{
+	IngestPartition *partition = partition_find(worker, event->partition);
+
+	if (partition == NULL)
+		return;
+	if (partition->verifying)
+	{
+		/* The last message was deleted in the meantime: begin behind it. */
+		partition->suspect = false;
+		worker->assignment_stale = true;
+		return;
+	}
+	block(worker, partition,
+		  psprintf("offset " INT64_FORMAT " of partition %d of topic \"%s\" does not exist: messages were deleted "
+				   "before they were ingested, or the topic was made anew; "
+				   "imgpipe.seek_source() says where to go on",
+				   partition->fetched_offset, partition->partition, worker->source->topic));
+}
+
+/* To kafka_client_commit(): of interest to monitors only, so it holds nothing up. */
+static void
+take_answer(IngestWorker *worker, const KafkaEvent *event)
+{
+	int			i;
+
+	worker->telling = false;
+	if (event->error[0] == '\0')
+	{
+		tell_failed = false;
+		return;
+	}
+	for (i = 0; i < worker->n_partitions; i++)
+		worker->partitions[i].told_offset = -1;
+	if (!tell_failed)
+		ereport(LOG,
+				(errmsg("imgpipe could not tell Kafka the positions of source \"%s\": %s",
+						worker->source->name, event->error),
+				 errdetail("The consumer group is \"%s\". Ingest goes on; it does not need this.",
+						   worker->source->consumer_group)));
+	tell_failed = true;
+}
+
+void
+tell_positions(IngestWorker *worker)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	int32	   *partitions;
+	int64	   *offsets;
+	int			n = 0;
+	int			i;
+
+	if (worker->source->consumer_group == NULL ||
+		!TimestampDifferenceExceeds(worker->told_at, now, worker->telling ? TELL_TIMEOUT : TELL_INTERVAL))
+		return;
+	partitions = palloc(sizeof(int32) * Max(worker->n_partitions, 1));
+	offsets = palloc(sizeof(int64) * Max(worker->n_partitions, 1));
+	for (i = 0; i < worker->n_partitions; i++)
+	{
+		IngestPartition *partition = &worker->partitions[i];
+
+		if (partition->told_offset == partition->next_offset || partition->blocked)
+			continue;
+		partitions[n] = partition->partition;
+		offsets[n++] = partition->told_offset = partition->next_offset;
+	}
+	if (n > 0)
+	{
+		kafka_client_commit(worker->client, n, partitions, offsets);
+		worker->telling = true;
+		worker->told_at = now;
+	}
+	pfree(partitions);
+	pfree(offsets);
+}
+
+bool
+take_event(IngestWorker *worker)
+{
+	KafkaEvent	event;
+	KafkaEventKind kind = kafka_client_poll(worker->client, worker->batch.held, &event);
+	IngestPartition *partition;
+
+	switch (kind)
+	{
+		case KAFKA_NOTHING:
+			return false;
+		case KAFKA_MESSAGE:
+			take_message(worker, &event);
+			break;
+		case KAFKA_END_OF_PARTITION:
+			take_end(worker, &event);
+			break;
+		case KAFKA_OUT_OF_RANGE:
+			take_out_of_range(worker, &event);
+			break;
+		case KAFKA_PARTITION_ERROR:
+			partition = partition_find(worker, event.partition);
+			if (partition == NULL || partition->blocked)
+				break;
+			partition->suspect = true;
+			snprintf(partition->error, KAFKA_ERROR_SIZE, "partition %d of topic \"%s\": %s",
+					 event.partition, worker->source->topic, event.error);
+			break;
+		case KAFKA_BROKER_ERROR:
+			/* Of one broker of perhaps many: a look at the topic will tell. */
+			strlcpy(worker->broker_error, event.error, sizeof(worker->broker_error));
+			worker->broker_error_at = GetCurrentTimestamp();
+			worker->next_look = GetCurrentTimestamp();
+			break;
+		case KAFKA_UNREACHABLE:
+			worker->next_look = GetCurrentTimestamp();
+			break;
+		case KAFKA_COMMITTED:
+			take_answer(worker, &event);
+			break;
+	}
+	if (kind == KAFKA_MESSAGE || kind == KAFKA_END_OF_PARTITION)
+	{
+		worker->last_progress = GetCurrentTimestamp();
+		worker->outage[0] = '\0';
+		if (TimestampDifferenceExceeds(worker->broker_error_at, worker->last_progress, ERROR_LIFE))
+			worker->broker_error[0] = '\0';
+		partition = partition_find(worker, event.partition);
+		if (partition)
+			partition->heard_at = worker->last_progress;
+	}
+	return true;
+}

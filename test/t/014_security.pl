@@ -1,0 +1,172 @@
+# TLS, SASL and client certificates against a real broker, and secrets that
+# stay where they belong.
+use strict;
+use warnings;
+
+use ImgpipeTest;
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+my $folder = "$PostgreSQL::Test::Utils::tmp_check/certificates";
+mkdir $folder or die "could not make $folder: $!";
+
+sub openssl
+{
+	my @command = ('openssl', @_);
+	my ($out, $errors) = ('', '');
+	IPC::Run::run(\@command, '>', \$out, '2>', \$errors) or BAIL_OUT("@command: $errors");
+	return $out;
+}
+
+# A certificate authority, and what it signs.
+sub authority
+{
+	my ($name) = @_;
+	openssl('req', '-x509', '-newkey', 'rsa:2048', '-nodes', '-days', '30', '-subj', "/CN=$name",
+		'-keyout', "$folder/$name.key", '-out', "$folder/$name.pem");
+	return slurp_file("$folder/$name.pem");
+}
+
+sub certificate
+{
+	my ($authority, $name, $extensions) = @_;
+	append_to_file("$folder/$name.ext", $extensions);
+	openssl('req', '-newkey', 'rsa:2048', '-nodes', '-subj', "/CN=$name",
+		'-keyout', "$folder/$name.key", '-out', "$folder/$name.csr");
+	openssl('x509', '-req', '-in', "$folder/$name.csr", '-CA', "$folder/$authority.pem", '-CAkey', "$folder/$authority.key",
+		'-CAcreateserial', '-days', '30', '-extfile', "$folder/$name.ext", '-out', "$folder/$name.pem");
+	return (slurp_file("$folder/$name.pem"), slurp_file("$folder/$name.key"));
+}
+
+my $authority = authority('authority');
+my $stranger = authority('stranger');
+append_to_file("$folder/broker.keystore", join '', reverse certificate('authority', 'broker', 'subjectAltName = DNS:localhost'));
+my ($certificate, $key) = certificate('authority', 'client', 'extendedKeyUsage = clientAuth');
+my $locked_key = openssl('pkcs8', '-topk8', '-in', "$folder/client.key", '-passout', 'pass:hunter2-key', '-v2', 'aes256');
+
+# The broker's plain listener stays for its tools; users come before anybody is asked for one.
+my $broker = start_broker();
+my $bootstrap = $broker->bootstrap;
+my ($controller) = slurp_file("$broker->{dir}/server.properties") =~ /CONTROLLER:\/\/([^\n]+)/;
+my %port = map { $_ => PostgreSQL::Test::Cluster::get_free_port() } qw(SSL SASL_PLAINTEXT SASL_SSL);
+my $password = 'hunter2-sasl';
+$broker->create_user('camera', $password);
+my $plain = qq(org.apache.kafka.common.security.plain.PlainLoginModule required user_camera="$password";);
+my $scram = 'org.apache.kafka.common.security.scram.ScramLoginModule required;';
+my @sasl = map {
+	my $listener = $_;
+	"listener.name.$listener.sasl.enabled.mechanisms=PLAIN,SCRAM-SHA-256,SCRAM-SHA-512",
+	"listener.name.$listener.plain.sasl.jaas.config=$plain",
+	"listener.name.$listener.scram-sha-256.sasl.jaas.config=$scram",
+	"listener.name.$listener.scram-sha-512.sasl.jaas.config=$scram"
+} qw(sasl_plaintext sasl_ssl);
+my $listeners = join ',', map {"$_://localhost:$port{$_}"} sort keys %port;
+$broker->restart(
+	"listeners=PLAINTEXT://$bootstrap,CONTROLLER://$controller," . ($listeners =~ s/localhost/127.0.0.1/gr),
+	"advertised.listeners=PLAINTEXT://$bootstrap,$listeners",
+	'listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,SSL:SSL,SASL_PLAINTEXT:SASL_PLAINTEXT,SASL_SSL:SASL_SSL',
+	'ssl.keystore.type=PEM', "ssl.keystore.location=$folder/broker.keystore",
+	'ssl.truststore.type=PEM', "ssl.truststore.location=$folder/authority.pem",
+	'listener.name.ssl.ssl.client.auth=required', @sasl);
+
+# Everything that the server can be made to say, but the statements that hold the secrets.
+my $node = new_cluster('main', 'imgpipe.max_processors = 0', 'log_statement = none', 'log_min_messages = debug5');
+$node->safe_psql('postgres', 'CREATE ROLE stranger LOGIN; GRANT USAGE ON SCHEMA imgpipe TO stranger; GRANT pg_read_all_stats, pg_read_all_data TO stranger');
+$broker->create_topic('photos', 1);
+$broker->produce('photos', [ sample_image('small.jpg') ], key => 'a');
+
+my $serial = 0;
+
+sub options { my %given = @_; return join ', ', map { my $value = $given{$_} =~ s/'/''/gr; "$_ '$value'" } sort keys %given }
+
+# One source over one connection: ingested, or the error that source_status shows.
+sub try_connection
+{
+	my ($what, $server, $mapping, $expected) = @_;
+	my $name = 's' . ++$serial;
+	$server = { broker_address_family => 'v4', %$server };
+	$node->safe_psql('postgres', "CREATE SERVER $name FOREIGN DATA WRAPPER imgpipe_kafka OPTIONS (" . options(%$server) . ');'
+		. "CREATE USER MAPPING FOR CURRENT_USER SERVER $name" . (%$mapping ? ' OPTIONS (' . options(%$mapping) . ')' : '') . ';'
+		. "SELECT imgpipe.create_source('$name', '$name', 'photos'); SELECT imgpipe.start_source('$name')");
+	if ($expected)
+	{
+		ok(poll_until($node, "SELECT state, last_error FROM imgpipe.source_status WHERE name = '$name'", qr/^(retrying|failed)\|.*$expected/s, 60), "$what: refused with the reason");
+		is($node->safe_psql('postgres', "SELECT count(*) FROM imgpipe.images WHERE source = '$name'"), 0, "$what: and nothing comes");
+	}
+	else
+	{
+		ok(poll_until($node, "SELECT count(*) FROM imgpipe.images WHERE source = '$name'", 1, 60), $what)
+		  or diag($node->safe_psql('postgres', "SELECT state, last_error FROM imgpipe.source_status WHERE name = '$name'"));
+	}
+	# Not one statement: what a stranger sees of the activity while this lasts is looked at below.
+	$node->safe_psql('postgres', "SELECT imgpipe.stop_source('$name')");
+}
+
+my %ssl = (bootstrap_servers => "localhost:$port{SSL}", security_protocol => 'ssl', ssl_ca_pem => $authority);
+my %client = (ssl_certificate_pem => $certificate, ssl_key_pem => $key);
+try_connection('client certificate', \%ssl, \%client);
+try_connection('client certificate with a locked key', \%ssl,
+	{ ssl_certificate_pem => $certificate, ssl_key_pem => $locked_key, ssl_key_password => 'hunter2-key' });
+try_connection('no client certificate', \%ssl, {}, 'SSL|ertificate|isconnect');
+try_connection('wrong password of the key', \%ssl,
+	{ ssl_certificate_pem => $certificate, ssl_key_pem => $locked_key, ssl_key_password => 'hunter2-wrong' }, 'Kafka client');
+try_connection('another authority', { %ssl, ssl_ca_pem => $stranger }, \%client, 'certificate verify failed');
+try_connection('another host name', { %ssl, bootstrap_servers => "127.0.0.1:$port{SSL}" }, \%client, 'certificate verify failed');
+try_connection('another host name, not checked',
+	{ %ssl, bootstrap_servers => "127.0.0.1:$port{SSL}", ssl_endpoint_identification_algorithm => 'none' }, \%client);
+
+my %login = (sasl_username => 'camera', sasl_password => $password);
+for my $mechanism ('PLAIN', 'SCRAM-SHA-256', 'SCRAM-SHA-512')
+{
+	my %sasl_ssl = (bootstrap_servers => "localhost:$port{SASL_SSL}", security_protocol => 'sasl_ssl',
+		ssl_ca_pem => $authority, sasl_mechanism => $mechanism);
+	try_connection("$mechanism without TLS",
+		{ bootstrap_servers => "localhost:$port{SASL_PLAINTEXT}", security_protocol => 'sasl_plaintext', sasl_mechanism => $mechanism }, \%login);
+	try_connection("$mechanism over TLS", \%sasl_ssl, \%login);
+	try_connection("$mechanism with a wrong password", \%sasl_ssl,
+		{ sasl_username => 'camera', sasl_password => 'hunter2-wrong' }, 'uthentication');
+	try_connection("$mechanism and another authority", { %sasl_ssl, ssl_ca_pem => $stranger }, \%login, 'certificate verify failed');
+}
+try_connection('no credentials', { bootstrap_servers => "localhost:$port{SASL_PLAINTEXT}",
+		security_protocol => 'sasl_plaintext', sasl_mechanism => 'PLAIN' }, {}, 'Kafka client|sasl');
+
+# One server, two owners, each with credentials of its own.
+$node->safe_psql('postgres', q(
+	CREATE ROLE team LOGIN;
+	GRANT USAGE ON SCHEMA imgpipe TO team;
+	GRANT INSERT ON imgpipe.images, imgpipe.dead_letters TO team;
+	GRANT SELECT, INSERT, UPDATE ON imgpipe.sources TO team;
+	GRANT USAGE ON FOREIGN SERVER s9 TO team;
+	CREATE USER MAPPING FOR team SERVER s9 OPTIONS (sasl_username 'camera', sasl_password 'hunter2-wrong');
+	SET ROLE team;
+	SELECT imgpipe.create_source('teams', 's9', 'photos');
+	SELECT imgpipe.start_source('teams')));
+ok(poll_until($node, "SELECT state, last_error FROM imgpipe.source_status WHERE name = 'teams'", qr/^retrying\|.*uthentication/, 60), 'the mapping of the owner counts');
+$node->safe_psql('postgres', "ALTER USER MAPPING FOR team SERVER s9 OPTIONS (SET sasl_password '$password')");
+ok(poll_until($node, "SELECT count(*) FROM imgpipe.images WHERE source = 'teams'", 1), 'and a corrected password holds without a restart');
+
+# Nothing that others see holds a secret.
+my @secrets = ('hunter2', (split /\n/, $key)[3], (split /\n/, $locked_key)[3]);
+my $views = $node->safe_psql('postgres', q(
+	SET ROLE stranger;
+	SELECT string_agg(query_to_xml(format('SELECT * FROM %I.%I', schemaname, viewname), true, true, '')::text, '')
+		FROM pg_views
+		WHERE has_table_privilege(format('%I.%I', schemaname, viewname), 'SELECT')
+			AND (schemaname IN ('imgpipe', 'information_schema') OR viewname ~ '^pg_(stat_activity|user_mappings|settings|prepared|cursors)')));
+like($views, qr/imgpipe_kafka/, 'views were read');
+my $activity = $node->safe_psql('postgres', 'SELECT row_to_json(a) FROM pg_stat_activity a');
+my $tables = $node->safe_psql('postgres', 'SELECT row_to_json(s) FROM imgpipe.source_status s UNION ALL SELECT row_to_json(s) FROM imgpipe.sources s UNION ALL SELECT row_to_json(w) FROM imgpipe.worker_slots() w');
+$node->stop;
+my $log = slurp_file($node->logfile);
+like($log, qr/librdkafka/, 'the log has debugging output');
+for my $secret (@secrets)
+{
+	my $mark = substr $secret, 0, 7;
+	is(index($views, $secret), -1, "no secret ($mark...) in a view");
+	is(index($activity, $secret), -1, "nor in pg_stat_activity");
+	is(index($tables, $secret), -1, "nor in source_status");
+	is(index($log, $secret), -1, 'nor in the log at debug5');
+}
+
+done_testing();
