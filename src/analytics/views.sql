@@ -91,18 +91,27 @@ COMMENT ON COLUMN imgpipe.image_facts.sha256 IS 'Of the file: equal files have e
 COMMENT ON COLUMN imgpipe.image_facts.processing IS 'pending, failed, done or none: see imgpipe.processing_state().';
 
 CREATE VIEW imgpipe.daily_volume WITH (security_invoker = true) AS
-	SELECT (i.received_at AT TIME ZONE 'UTC')::date AS day, i.source, i.format,
-		pg_catalog.count(*) AS images,
-		pg_catalog.sum(i.bytes) AS bytes,
-		pg_catalog.round(pg_catalog.avg(i.bytes)) AS average_bytes,
-		pg_catalog.round(pg_catalog.sum(i.width::numeric OPERATOR(pg_catalog.*) i.height::numeric) OPERATOR(pg_catalog./) 1000000.0, 3) AS megapixels,
-		pg_catalog.min(i.received_at) AS first_received_at,
-		pg_catalog.max(i.received_at) AS last_received_at
-	FROM imgpipe.images i
-	WHERE i.image_id OPERATOR(pg_catalog.>=) imgpipe.fence()
-	GROUP BY 1, 2, 3;
+	SELECT v.day, v.source, v.format,
+		pg_catalog.sum(v.images)::bigint AS images,
+		pg_catalog.sum(v.bytes)::bigint AS bytes,
+		pg_catalog.round(pg_catalog.sum(v.bytes) OPERATOR(pg_catalog./) pg_catalog.sum(v.images)) AS average_bytes,
+		pg_catalog.round(pg_catalog.sum(v.pixels) OPERATOR(pg_catalog./) 1000000.0, 3) AS megapixels,
+		pg_catalog.min(v.first_received_at) AS first_received_at,
+		pg_catalog.max(v.last_received_at) AS last_received_at
+	FROM (
+		SELECT (i.received_at AT TIME ZONE 'UTC')::date AS day, i.source, i.format,
+				pg_catalog.count(*) AS images, pg_catalog.sum(i.bytes) AS bytes,
+				pg_catalog.sum(i.width::bigint OPERATOR(pg_catalog.*) i.height) AS pixels,
+				pg_catalog.min(i.received_at) AS first_received_at, pg_catalog.max(i.received_at) AS last_received_at
+			FROM imgpipe.images i
+			WHERE i.image_id OPERATOR(pg_catalog.>=) imgpipe.fence()
+			GROUP BY 1, 2, 3
+		UNION ALL
+		SELECT s.day, s.source, s.format, s.images, s.bytes, s.pixels, s.first_received_at, s.last_received_at
+			FROM imgpipe.sealed_daily_volume s) v
+	GROUP BY v.day, v.source, v.format;
 COMMENT ON VIEW imgpipe.daily_volume IS
-'Images that arrived, by day, source and format, of those that are not purged yet. Reads every image''s row, no bytes.';
+'Images that arrived, by day, source and format, those that are purged by now included (see imgpipe.sealed_daily_volume). Reads every image''s row, no bytes. A reader needs SELECT on images and on sealed_daily_volume.';
 COMMENT ON COLUMN imgpipe.daily_volume.day IS 'Of received_at, in UTC.';
 COMMENT ON COLUMN imgpipe.daily_volume.bytes IS 'Of the files.';
 

@@ -1,54 +1,449 @@
 
-/* The purge of what is past its deadline; see src/retention/. */
+/*
+ * The purge of what is past its deadline; see src/retention/.
+ *
+ * What is overdue is a set: the partitions of one span of deadlines, one of
+ * each table.  Its steps are these, each in a transaction of its own:
+ *
+ *	begin_purge		the set is written down in imgpipe.purges
+ *	seal_purge		the daily volume of its images is computed and sealed
+ *	(detach)		DETACH PARTITION ... CONCURRENTLY, by the purge worker
+ *	finish_purge	count, copy what is held, drop, enter into the ledger
+ *
+ * After any crash the next purge goes on where the last one was.  Nobody but
+ * the purge can reach a table between its detachment and its end: it is in a
+ * schema without USAGE.
+ */
 
-CREATE TABLE imgpipe.purge_ledger (
-	entry bigint PRIMARY KEY GENERATED ALWAYS AS IDENTITY,
-	partition text NOT NULL,
+CREATE TABLE imgpipe.purges (
 	deadline_from timestamptz NOT NULL,
 	deadline_to timestamptz NOT NULL,
-	row_count bigint NOT NULL,
-	bytes bigint NOT NULL,
-	purged_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
-	lateness interval NOT NULL GENERATED ALWAYS AS (purged_at OPERATOR(pg_catalog.-) deadline_to) STORED
+	partitions jsonb NOT NULL,
+	volume jsonb,
+	entered boolean NOT NULL DEFAULT false,
+	attempts integer NOT NULL DEFAULT 0,
+	retry_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+	sqlstate text,
+	last_error text,
+	last_detail text,
+	begun_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+	PRIMARY KEY (deadline_to, deadline_from)
 );
-COMMENT ON TABLE imgpipe.purge_ledger IS
-'One row for each partition that was dropped: which deadlines, how many rows, how large, when, and how long after its last deadline.';
-SELECT pg_catalog.pg_extension_config_dump('imgpipe.purge_ledger', '');
-SELECT pg_catalog.pg_extension_config_dump('imgpipe.purge_ledger_entry_seq', '');
+COMMENT ON TABLE imgpipe.purges IS
+'Purges that have begun and not ended. See imgpipe.retention_report().';
+COMMENT ON COLUMN imgpipe.purges.partitions IS 'Name of each table, in schema imgpipe, and of its partition, in schema imgpipe_partitions.';
+COMMENT ON COLUMN imgpipe.purges.volume IS 'Sealed: what the set adds to the daily volume. NULL: not sealed yet.';
+COMMENT ON COLUMN imgpipe.purges.entered IS 'The data is gone and in the ledger; left are empty tables that could not be dropped.';
+
+CREATE TABLE imgpipe.sealed_volume (
+	day date NOT NULL,
+	source text NOT NULL,
+	format text NOT NULL,
+	images bigint NOT NULL,
+	bytes bigint NOT NULL,
+	pixels bigint NOT NULL,
+	first_received_at timestamptz NOT NULL,
+	last_received_at timestamptz NOT NULL,
+	sealed_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+	PRIMARY KEY (day, source, format)
+);
+COMMENT ON TABLE imgpipe.sealed_volume IS
+'What was purged of each day, source and format: each image is added when it is dropped, once, and nothing is ever computed anew from what is left. See imgpipe.sealed_daily_volume.';
+
+SELECT pg_catalog.pg_extension_config_dump('imgpipe.purges', '');
+SELECT pg_catalog.pg_extension_config_dump('imgpipe.sealed_volume', '');
+
+-- With the owner's rights: the fence hides the images that it counts.
+CREATE VIEW imgpipe.sealed_daily_volume AS
+	SELECT v.day, v.source, v.format,
+		pg_catalog.sum(v.images)::bigint AS images,
+		pg_catalog.sum(v.bytes)::bigint AS bytes,
+		pg_catalog.sum(v.pixels)::bigint AS pixels,
+		pg_catalog.min(v.first_received_at) AS first_received_at,
+		pg_catalog.max(v.last_received_at) AS last_received_at
+	FROM (
+		SELECT s.day, s.source, s.format, s.images, s.bytes, s.pixels, s.first_received_at, s.last_received_at
+			FROM imgpipe.sealed_volume s
+		UNION ALL
+		SELECT g.day, g.source, g.format, g.images, g.bytes, g.pixels, g.first_received_at, g.last_received_at
+			FROM imgpipe.purges p
+				CROSS JOIN LATERAL pg_catalog.jsonb_to_recordset(p.volume) AS g (day date, source text, format text, images bigint,
+					bytes bigint, pixels bigint, first_received_at timestamptz, last_received_at timestamptz)
+			WHERE NOT p.entered
+		UNION ALL
+		SELECT (i.received_at AT TIME ZONE 'UTC')::date, i.source, i.format, pg_catalog.count(*), pg_catalog.sum(i.bytes),
+				pg_catalog.sum(i.width::bigint OPERATOR(pg_catalog.*) i.height), pg_catalog.min(i.received_at), pg_catalog.max(i.received_at)
+			FROM imgpipe.images i
+			WHERE i.image_id OPERATOR(pg_catalog.<) imgpipe.fence()
+				AND NOT EXISTS (SELECT FROM imgpipe.purges p
+					WHERE p.volume IS NOT NULL AND NOT p.entered
+						AND i.image_id OPERATOR(pg_catalog.>=) imgpipe.first_image_id(p.deadline_from)
+						AND i.image_id OPERATOR(pg_catalog.<) imgpipe.first_image_id(p.deadline_to))
+			GROUP BY 1, 2, 3) v
+	GROUP BY v.day, v.source, v.format;
+COMMENT ON VIEW imgpipe.sealed_daily_volume IS
+'Images past their deadline or erased, by day, source and format: what analysts keep of them. An image is counted here from the very moment at which the fence hides it, so that imgpipe.daily_volume, which adds those before their deadline, always has all that ever arrived.';
+COMMENT ON COLUMN imgpipe.sealed_daily_volume.day IS 'Of received_at, in UTC.';
+
+CREATE FUNCTION imgpipe.volume_of(images text) RETURNS jsonb
+	LANGUAGE plpgsql STABLE STRICT PARALLEL UNSAFE
+	SET search_path = pg_catalog, pg_temp
+	SET jit = off
+AS $$
+DECLARE
+	volume jsonb;
+BEGIN
+	EXECUTE format('SELECT coalesce(jsonb_agg(to_jsonb(g)), ''[]'') FROM (
+			SELECT (i.received_at AT TIME ZONE ''UTC'')::date AS day, i.source, i.format, count(*) AS images, sum(i.bytes) AS bytes,
+				sum(i.width::bigint * i.height) AS pixels, min(i.received_at) AS first_received_at, max(i.received_at) AS last_received_at
+			FROM %s i GROUP BY 1, 2, 3) g', images) INTO volume;
+	RETURN volume;
+END
+$$;
+COMMENT ON FUNCTION imgpipe.volume_of(text) IS
+'The daily volume of the images in a table like imgpipe.images: an array of rows like those of imgpipe.sealed_volume.';
+REVOKE EXECUTE ON FUNCTION imgpipe.volume_of(text) FROM PUBLIC;
+
+CREATE FUNCTION imgpipe.add_sealed_volume(volume jsonb) RETURNS void
+	LANGUAGE sql VOLATILE STRICT PARALLEL UNSAFE
+	SET search_path = pg_catalog, pg_temp
+AS $$
+	INSERT INTO imgpipe.sealed_volume AS s (day, source, format, images, bytes, pixels, first_received_at, last_received_at)
+		SELECT g.day, g.source, g.format, g.images, g.bytes, g.pixels, g.first_received_at, g.last_received_at
+			FROM jsonb_to_recordset(volume) AS g (day date, source text, format text, images bigint,
+				bytes bigint, pixels bigint, first_received_at timestamptz, last_received_at timestamptz)
+		ON CONFLICT (day, source, format) DO UPDATE
+			SET images = s.images + EXCLUDED.images, bytes = s.bytes + EXCLUDED.bytes, pixels = s.pixels + EXCLUDED.pixels,
+				first_received_at = least(s.first_received_at, EXCLUDED.first_received_at),
+				last_received_at = greatest(s.last_received_at, EXCLUDED.last_received_at),
+				sealed_at = clock_timestamp()
+$$;
+COMMENT ON FUNCTION imgpipe.add_sealed_volume(jsonb) IS
+'Adds what volume_of() returned to the sealed daily volume.';
+REVOKE EXECUTE ON FUNCTION imgpipe.add_sealed_volume(jsonb) FROM PUBLIC;
+
+CREATE FUNCTION imgpipe.sum_of(groups jsonb, key text) RETURNS bigint
+	LANGUAGE sql IMMUTABLE PARALLEL SAFE
+	SET search_path = pg_catalog, pg_temp
+AS $$
+	SELECT coalesce(sum((g ->> key)::bigint), 0)::bigint FROM jsonb_array_elements(groups) g
+$$;
+COMMENT ON FUNCTION imgpipe.sum_of(jsonb, text) IS
+'Sum of a key over an array of objects.';
+
+CREATE FUNCTION imgpipe.by_known_source(groups jsonb) RETURNS jsonb
+	LANGUAGE sql STABLE PARALLEL SAFE
+	SET search_path = pg_catalog, pg_temp
+AS $$
+	SELECT coalesce(jsonb_object_agg(k.source, jsonb_build_object('images', k.images, 'bytes', k.bytes)), '{}') FROM (
+		SELECT CASE WHEN g.source = 'sql' OR EXISTS (SELECT FROM imgpipe.sources s WHERE s.name = g.source) THEN g.source ELSE 'other' END,
+				sum(g.images), sum(g.bytes)
+			FROM jsonb_to_recordset(groups) AS g (source text, images bigint, bytes bigint)
+			GROUP BY 1) k (source, images, bytes)
+$$;
+COMMENT ON FUNCTION imgpipe.by_known_source(jsonb) IS
+'Images and bytes of groups by source, for the ledger. Whoever inserts images may write anything into their column source; what is no name of a source is other.';
+REVOKE EXECUTE ON FUNCTION imgpipe.by_known_source(jsonb) FROM PUBLIC;
+
+
+/* The steps.  One purge at a time: the caller holds the lock of that key. */
+
+CREATE FUNCTION imgpipe.purge_lock() RETURNS bigint
+	LANGUAGE sql STABLE PARALLEL SAFE
+	SET search_path = pg_catalog, pg_temp
+AS $$
+	SELECT 'imgpipe.purges'::regclass::oid::bigint
+$$;
+COMMENT ON FUNCTION imgpipe.purge_lock() IS
+'Key of the advisory lock that who purges holds.';
+
+CREATE FUNCTION imgpipe.begin_purge(OUT deadline_from timestamptz, OUT deadline_to timestamptz) RETURNS record
+	LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+	SET search_path = pg_catalog, pg_temp
+	SET jit = off
+AS $$
+#variable_conflict use_column
+BEGIN
+	INSERT INTO imgpipe.purges (deadline_from, deadline_to, partitions)
+		SELECT o.deadline_from, o.deadline_to, jsonb_object_agg(p.relname, c.relname)
+			FROM imgpipe.partitions o
+				JOIN pg_class p ON p.oid = o.parent
+				JOIN pg_class c ON c.oid = o.partition
+			WHERE o.deadline_to <= clock_timestamp()
+			GROUP BY o.deadline_from, o.deadline_to
+		ON CONFLICT (deadline_to, deadline_from) DO UPDATE
+			SET partitions = purges.partitions || EXCLUDED.partitions
+			WHERE NOT purges.partitions @> EXCLUDED.partitions;
+	SELECT p.deadline_from, p.deadline_to INTO deadline_from, deadline_to
+		FROM imgpipe.purges p
+		WHERE p.retry_at <= clock_timestamp()
+		ORDER BY p.deadline_to, p.deadline_from
+		LIMIT 1;
+END
+$$;
+COMMENT ON FUNCTION imgpipe.begin_purge() IS
+'Writes down all sets that are overdue by the bounds in the catalog, and returns the first one that is to be purged now, or NULL.';
+REVOKE EXECUTE ON FUNCTION imgpipe.begin_purge() FROM PUBLIC;
+
+CREATE FUNCTION imgpipe.purge_table(partitions jsonb, parent text) RETURNS text
+	LANGUAGE sql STABLE STRICT PARALLEL SAFE
+	SET search_path = pg_catalog, pg_temp
+AS $$
+	SELECT t.name FROM (SELECT format('imgpipe_partitions.%I', partitions ->> parent) AS name) t
+		WHERE partitions ? parent AND to_regclass(t.name) IS NOT NULL
+$$;
+COMMENT ON FUNCTION imgpipe.purge_table(jsonb, text) IS
+'The qualified name of a table''s partition in a set, or NULL where there is none.';
+REVOKE EXECUTE ON FUNCTION imgpipe.purge_table(jsonb, text) FROM PUBLIC;
+
+CREATE FUNCTION imgpipe.seal_purge(deadline_from timestamptz, deadline_to timestamptz) RETURNS void
+	LANGUAGE plpgsql VOLATILE STRICT PARALLEL UNSAFE
+	SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+BEGIN
+	UPDATE imgpipe.purges p SET volume = coalesce(imgpipe.volume_of(imgpipe.purge_table(p.partitions, 'images')), '[]')
+		WHERE p.deadline_from = seal_purge.deadline_from AND p.deadline_to = seal_purge.deadline_to
+			AND p.volume IS NULL;
+END
+$$;
+COMMENT ON FUNCTION imgpipe.seal_purge(timestamptz, timestamptz) IS
+'Computes the daily volume of a set''s images, which from now on stands for them.';
+REVOKE EXECUTE ON FUNCTION imgpipe.seal_purge(timestamptz, timestamptz) FROM PUBLIC;
+
+CREATE FUNCTION imgpipe.next_detach(deadline_from timestamptz, deadline_to timestamptz) RETURNS text
+	LANGUAGE sql STABLE STRICT PARALLEL UNSAFE
+	SET search_path = pg_catalog, pg_temp
+AS $$
+	SELECT format('ALTER TABLE %s DETACH PARTITION %s %s', a.parent, a.partition,
+			CASE WHEN a.detaching THEN 'FINALIZE' ELSE 'CONCURRENTLY' END)
+		FROM imgpipe.partitions o
+			-- What is left half detached, from this set or another one, comes first: a table can have one such partition.
+			JOIN imgpipe.partitions a ON a.parent = o.parent AND (a.partition = o.partition OR a.detaching)
+		WHERE o.deadline_from = next_detach.deadline_from AND o.deadline_to = next_detach.deadline_to
+			AND (a.partition = o.partition OR EXISTS (SELECT FROM imgpipe.purges p
+				WHERE p.deadline_from = a.deadline_from AND p.deadline_to = a.deadline_to))
+		ORDER BY a.detaching DESC, a.parent::text
+		LIMIT 1
+$$;
+COMMENT ON FUNCTION imgpipe.next_detach(timestamptz, timestamptz) IS
+'The next statement that brings the partitions of a set away from their tables, or NULL where they are.';
+REVOKE EXECUTE ON FUNCTION imgpipe.next_detach(timestamptz, timestamptz) FROM PUBLIC;
+
+CREATE FUNCTION imgpipe.drop_purged(name text) RETURNS text
+	LANGUAGE plpgsql VOLATILE STRICT PARALLEL UNSAFE
+	SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	dependents text;
+BEGIN
+	EXECUTE format('DROP TABLE %s', name);
+	RETURN NULL;
+EXCEPTION WHEN dependent_objects_still_exist THEN
+	-- What depends on the table keeps it, not what is in it.
+	GET STACKED DIAGNOSTICS dependents = PG_EXCEPTION_DETAIL;
+	EXECUTE format('TRUNCATE TABLE %s', name);
+	RETURN dependents;
+END
+$$;
+COMMENT ON FUNCTION imgpipe.drop_purged(text) IS
+'Drops a table, or where something depends on it empties it and returns what does.';
+REVOKE EXECUTE ON FUNCTION imgpipe.drop_purged(text) FROM PUBLIC;
+
+CREATE FUNCTION imgpipe.finish_purge(deadline_from timestamptz, deadline_to timestamptz) RETURNS bigint
+	LANGUAGE plpgsql VOLATILE STRICT PARALLEL UNSAFE
+	SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_variable
+DECLARE
+	purge imgpipe.purges;
+	tables CONSTANT text[] := ARRAY(SELECT t.name FROM imgpipe.partitioned_tables t ORDER BY t.name);
+	parent text;
+	name text;
+	rows bigint;
+	row_counts jsonb := '{}';
+	disk_bytes bigint := 0;
+	held bigint := 0;
+	left_over jsonb := '{}';
+	dependents text;
+	error_detail text;
+	entry bigint;
+BEGIN
+	SELECT * INTO STRICT purge FROM imgpipe.purges p
+		WHERE p.deadline_from = finish_purge.deadline_from AND p.deadline_to = finish_purge.deadline_to
+		FOR UPDATE;
+
+	IF NOT purge.entered THEN
+		FOREACH parent IN ARRAY tables LOOP
+			name := imgpipe.purge_table(purge.partitions, parent);
+			CONTINUE WHEN name IS NULL;
+			-- Where it is still attached, nobody shall add to it any more.
+			EXECUTE format('LOCK TABLE %s IN SHARE MODE', name);
+			EXECUTE format('SELECT count(*) FROM %s', name) INTO rows;
+			row_counts := row_counts || jsonb_build_object(parent, rows);
+			disk_bytes := disk_bytes + pg_total_relation_size(name);
+		END LOOP;
+		name := imgpipe.purge_table(purge.partitions, 'images');
+		IF name IS NOT NULL THEN
+			-- The owner can add images past their deadline; what is purged is what was sealed.
+			IF imgpipe.sum_of(purge.volume, 'images') IS DISTINCT FROM (row_counts -> 'images')::bigint THEN
+				purge.volume := imgpipe.volume_of(name);
+			END IF;
+			held := imgpipe.copy_held_images(name, imgpipe.purge_table(purge.partitions, 'results'));
+			IF held > 0 THEN
+				row_counts := row_counts || jsonb_build_object('held', held);
+			END IF;
+			-- One that a worker has just now ends by itself when it finds no image.
+			DELETE FROM imgpipe.tasks d WHERE d.task_id IN (SELECT t.task_id FROM imgpipe.tasks t
+				WHERE t.image_id < imgpipe.first_image_id(purge.deadline_to) FOR UPDATE SKIP LOCKED);
+			GET DIAGNOSTICS rows = ROW_COUNT;
+			row_counts := row_counts || jsonb_build_object('tasks', rows);
+		END IF;
+		PERFORM imgpipe.fault_point('counted');
+	END IF;
+
+	FOREACH parent IN ARRAY tables LOOP
+		name := imgpipe.purge_table(purge.partitions, parent);
+		CONTINUE WHEN name IS NULL;
+		dependents := imgpipe.drop_purged(name);
+		IF dependents IS NOT NULL THEN
+			left_over := left_over || jsonb_build_object(parent, purge.partitions ->> parent);
+			error_detail := concat_ws(E'\n', error_detail, dependents);
+		END IF;
+		PERFORM imgpipe.fault_point('dropped');
+	END LOOP;
+
+	IF NOT purge.entered THEN
+		PERFORM imgpipe.add_sealed_volume(purge.volume);
+		entry := imgpipe.enter_purge('retention', purge.deadline_from, purge.deadline_to, row_counts,
+			imgpipe.sum_of(purge.volume, 'bytes'), disk_bytes, imgpipe.by_known_source(purge.volume));
+		PERFORM imgpipe.fault_point('entered');
+	END IF;
+
+	IF left_over = '{}' THEN
+		DELETE FROM imgpipe.purges p WHERE p.deadline_from = purge.deadline_from AND p.deadline_to = purge.deadline_to;
+	ELSE
+		UPDATE imgpipe.purges p SET entered = true, partitions = left_over, volume = NULL
+			WHERE p.deadline_from = purge.deadline_from AND p.deadline_to = purge.deadline_to;
+		PERFORM imgpipe.fail_purge(purge.deadline_from, purge.deadline_to, '2BP01',
+			'what was in it is gone, but the empty table cannot be dropped', error_detail);
+	END IF;
+	RETURN entry;
+END
+$$;
+COMMENT ON FUNCTION imgpipe.finish_purge(timestamptz, timestamptz) IS
+'Ends the purge of a set, all in one transaction: counts it, copies what is held, drops its partitions, adds it to the sealed volume and the ledger. Returns the ledger''s entry; NULL where only empty tables were left to be dropped.';
+REVOKE EXECUTE ON FUNCTION imgpipe.finish_purge(timestamptz, timestamptz) FROM PUBLIC;
+
+CREATE FUNCTION imgpipe.fail_purge(deadline_from timestamptz, deadline_to timestamptz, error_code text, reason text, detail text) RETURNS void
+	LANGUAGE sql VOLATILE PARALLEL UNSAFE
+	SET search_path = pg_catalog, pg_temp
+AS $$
+	-- 1, 2, 4, ... seconds up to 10 minutes, a quarter more or less.
+	UPDATE imgpipe.purges p
+		SET attempts = p.attempts + 1, sqlstate = error_code, last_error = reason, last_detail = detail,
+			retry_at = clock_timestamp() + least(2 ^ least(p.attempts, 20), 600) * (0.75 + random() / 2) * interval '1 second'
+		WHERE p.deadline_from = fail_purge.deadline_from AND p.deadline_to = fail_purge.deadline_to
+$$;
+COMMENT ON FUNCTION imgpipe.fail_purge(timestamptz, timestamptz, text, text, text) IS
+'Notes why the purge of a set did not succeed, and when it is tried again.';
+REVOKE EXECUTE ON FUNCTION imgpipe.fail_purge(timestamptz, timestamptz, text, text, text) FROM PUBLIC;
+
+CREATE FUNCTION imgpipe.next_purge() RETURNS timestamptz
+	LANGUAGE sql STABLE PARALLEL UNSAFE
+	SET search_path = pg_catalog, pg_temp
+	SET jit = off
+AS $$
+	SELECT least(
+		(SELECT min(p.retry_at) FROM imgpipe.purges p),
+		(SELECT min(a.deadline_to) FROM imgpipe.partitions a WHERE NOT EXISTS (SELECT FROM imgpipe.purges p
+			WHERE p.deadline_from = a.deadline_from AND p.deadline_to = a.deadline_to)),
+		(SELECT min(h.until) FROM imgpipe.holds h),
+		(SELECT min(c.due) FROM imgpipe.cooling_partitions() c))
+$$;
+COMMENT ON FUNCTION imgpipe.next_purge() IS
+'When the purge has something to do next.';
+REVOKE EXECUTE ON FUNCTION imgpipe.next_purge() FROM PUBLIC;
 
 CREATE FUNCTION imgpipe.purge_next_partition() RETURNS boolean
+	LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER
+	SET search_path = pg_catalog, pg_temp
+	SET session_replication_role = replica
+	SET lock_timeout = '200ms'
+AS $$
+DECLARE
+	due record;
+BEGIN
+	PERFORM pg_advisory_xact_lock(imgpipe.purge_lock());
+	due := imgpipe.begin_purge();
+	IF due.deadline_to IS NULL THEN
+		RETURN imgpipe.end_next_hold();
+	END IF;
+	PERFORM imgpipe.seal_purge(due.deadline_from, due.deadline_to);
+	PERFORM imgpipe.finish_purge(due.deadline_from, due.deadline_to);
+	RETURN true;
+END
+$$;
+COMMENT ON FUNCTION imgpipe.purge_next_partition() IS
+'Purges the span of deadlines that is longest overdue: drops its partitions, enters that into purge_ledger, and returns true; where none is overdue it ends a legal hold whose time has come; false where there is nothing to do. One span a call, so that a caller can commit in between; waits at most 200 ms for each lock and raises 55P03 then. The workers do this by themselves, and keep nobody waiting for it; call it where imgpipe is not in shared_preload_libraries. Only the owner may, unless granted.';
+REVOKE EXECUTE ON FUNCTION imgpipe.purge_next_partition() FROM PUBLIC;
+
+
+/* Cheaper storage before that, where imgpipe.cold_tablespace names one. */
+
+CREATE FUNCTION imgpipe.cooling_partitions() RETURNS TABLE (partition regclass, due timestamptz)
+	LANGUAGE plpgsql STABLE PARALLEL UNSAFE
+	SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	cold oid;
+BEGIN
+	IF current_setting('imgpipe.cold_tablespace') = '' THEN
+		RETURN;
+	END IF;
+	SELECT t.oid INTO cold FROM pg_tablespace t WHERE t.spcname = current_setting('imgpipe.cold_tablespace');
+	IF NOT FOUND THEN
+		RETURN;
+	END IF;
+	RETURN QUERY
+		SELECT p.partition, p.deadline_to - current_setting('imgpipe.retention')::interval + current_setting('imgpipe.cold_after')::interval
+			FROM imgpipe.partitions p JOIN pg_class c ON c.oid = p.partition
+			WHERE NOT p.detaching AND p.deadline_to > now()
+				AND c.reltablespace <> CASE cold WHEN (SELECT d.dattablespace FROM pg_database d WHERE d.datname = current_database())
+					THEN 0::oid ELSE cold END;
+END
+$$;
+COMMENT ON FUNCTION imgpipe.cooling_partitions() IS
+'Partitions that are not in imgpipe.cold_tablespace yet, and when their images are imgpipe.cold_after old; none where that setting is empty.';
+REVOKE EXECUTE ON FUNCTION imgpipe.cooling_partitions() FROM PUBLIC;
+
+CREATE FUNCTION imgpipe.cool_next_partition() RETURNS boolean
 	LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER
 	SET search_path = pg_catalog, pg_temp
 	SET lock_timeout = '200ms'
 AS $$
 DECLARE
-	overdue record;
-	row_count bigint;
-	bytes bigint;
+	cooled regclass;
+	index regclass;
 BEGIN
-	PERFORM pg_advisory_xact_lock('imgpipe.images'::regclass::oid::bigint);
-	SELECT p.* INTO overdue FROM imgpipe.partitions p
-		WHERE p.deadline_to <= now()
-		ORDER BY p.deadline_to, p.parent
-		LIMIT 1;
+	SELECT c.partition INTO cooled FROM imgpipe.cooling_partitions() c WHERE c.due <= clock_timestamp() ORDER BY c.due LIMIT 1;
 	IF NOT FOUND THEN
 		RETURN false;
 	END IF;
-	-- The parent first, in the order in which a reader locks them.
-	EXECUTE format('LOCK TABLE ONLY %s IN ACCESS EXCLUSIVE MODE', overdue.parent);
-	EXECUTE format('LOCK TABLE %s IN ACCESS EXCLUSIVE MODE', overdue.partition);
-	EXECUTE format('SELECT count(*) FROM %s', overdue.partition) INTO row_count;
-	bytes := pg_total_relation_size(overdue.partition);
-	IF overdue.parent = 'imgpipe.images'::regclass THEN
-		DELETE FROM imgpipe.tasks t WHERE t.image_id < imgpipe.first_image_id(overdue.deadline_to);
-	END IF;
-	INSERT INTO imgpipe.purge_ledger (partition, deadline_from, deadline_to, row_count, bytes)
-		VALUES (overdue.partition::text, overdue.deadline_from, overdue.deadline_to, row_count, bytes);
-	EXECUTE format('DROP TABLE %s', overdue.partition);
+	EXECUTE format('ALTER TABLE %s SET TABLESPACE %I', cooled, current_setting('imgpipe.cold_tablespace'));
+	FOR index IN SELECT i.indexrelid FROM pg_index i WHERE i.indrelid = cooled LOOP
+		EXECUTE format('ALTER INDEX %s SET TABLESPACE %I', index, current_setting('imgpipe.cold_tablespace'));
+	END LOOP;
 	RETURN true;
 END
 $$;
-COMMENT ON FUNCTION imgpipe.purge_next_partition() IS
-'Drops the partition that is longest past its last deadline, enters it into purge_ledger, and returns true, or false where none is overdue. One partition a call, so that a caller can commit in between; waits at most 200 ms for each lock and raises 55P03 then. The controller does this by itself. Only the owner may, unless granted.';
-REVOKE EXECUTE ON FUNCTION imgpipe.purge_next_partition() FROM PUBLIC;
+COMMENT ON FUNCTION imgpipe.cool_next_partition() IS
+'Moves the partition that is longest due to imgpipe.cold_tablespace, with its index, and returns true; false where none is due. Readers of that partition wait while its bytes are copied. Waits at most 200 ms for the lock and raises 55P03 then. The workers do this by themselves. Only the owner may, unless granted.';
+REVOKE EXECUTE ON FUNCTION imgpipe.cool_next_partition() FROM PUBLIC;
 
+CREATE FUNCTION imgpipe.fault_point(name text) RETURNS void
+	AS 'MODULE_PATHNAME', 'imgpipe_fault_point_reached'
+	LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
+COMMENT ON FUNCTION imgpipe.fault_point(text) IS
+'For tests: waits while imgpipe.fault_point is this name, so that the purge can be killed there.';
+REVOKE EXECUTE ON FUNCTION imgpipe.fault_point(text) FROM PUBLIC;

@@ -1,7 +1,7 @@
 
 /*
  * Last: partitions, so that an INSERT works from the first moment, with or
- * without workers.  Not while a dump is restored, which brings its own: dumps
+ * without workers.  Not while a dump is restored, which brings its own of all this: dumps
  * are the one place that runs with row_security off.  The partitions must not
  * belong to the extension, or they could never be dropped and would not be
  * dumped.
@@ -16,6 +16,8 @@ BEGIN
 			EXECUTE format('ALTER EXTENSION imgpipe DROP TABLE %s', partition);
 		END LOOP;
 		INSERT INTO imgpipe.installation DEFAULT VALUES;
+		INSERT INTO imgpipe.purge_ledger_head DEFAULT VALUES;
+		INSERT INTO imgpipe.erasure_secret DEFAULT VALUES;
 	END IF;
 	PERFORM imgpipe.wake_controller();
 END

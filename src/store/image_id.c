@@ -29,6 +29,8 @@ PG_FUNCTION_INFO_V1(imgpipe_new_image_id_at);
 PG_FUNCTION_INFO_V1(imgpipe_purge_at);
 PG_FUNCTION_INFO_V1(imgpipe_first_image_id);
 PG_FUNCTION_INFO_V1(imgpipe_fence);
+PG_FUNCTION_INFO_V1(imgpipe_horizon);
+PG_FUNCTION_INFO_V1(imgpipe_longest_retention);
 
 /* Milliseconds since 1970, rounded up: a deadline is never early by rounding. */
 static int64
@@ -72,18 +74,65 @@ id_of_deadline(TimestampTz deadline, bool random)
 	return id;
 }
 
-Datum
-imgpipe_new_image_id(PG_FUNCTION_ARGS)
+/* In minutes. */
+static int
+longest_retention(void)
 {
-	TimestampTz deadline = GetCurrentTimestamp() + imgpipe_retention * INT64CONST(60) * USECS_PER_SEC;
+	return imgpipe_max_retention > 0 ? imgpipe_max_retention : imgpipe_retention;
+}
 
-	PG_RETURN_UUID_P(id_of_deadline(deadline, true));
+static TimestampTz
+minutes_from_now(int minutes)
+{
+	return GetCurrentTimestamp() + minutes * INT64CONST(60) * USECS_PER_SEC;
 }
 
 Datum
+imgpipe_new_image_id(PG_FUNCTION_ARGS)
+{
+	int			minutes = Min(imgpipe_retention, longest_retention());
+
+	PG_RETURN_UUID_P(id_of_deadline(minutes_from_now(minutes), true));
+}
+
+/*
+ * The partitions beyond the longest retention are missing anyway; here there
+ * is a better word for it.  The code is the one of a missing partition, so
+ * that ingest takes it for a setting to be changed, not for a bad message.
+ */
+Datum
 imgpipe_new_image_id_at(PG_FUNCTION_ARGS)
 {
-	PG_RETURN_UUID_P(id_of_deadline(PG_GETARG_TIMESTAMPTZ(0), true));
+	TimestampTz deadline = PG_GETARG_TIMESTAMPTZ(0);
+	pg_uuid_t  *id = id_of_deadline(deadline, true);
+
+	if (deadline > minutes_from_now(longest_retention()))
+		ereport(ERROR,
+				(errcode(ERRCODE_CHECK_VIOLATION),
+				 errmsg("purge deadline is further away than images may be kept"),
+				 errdetail("The deadline is %s; the longest retention is %d minutes.",
+						   timestamptz_to_str(deadline), longest_retention()),
+				 errhint("Choose an earlier deadline, or have a superuser raise imgpipe.max_retention.")));
+	PG_RETURN_UUID_P(id);
+}
+
+/*
+ * By the clock and not the statement's start: ids are made while the
+ * statement runs.
+ */
+Datum
+imgpipe_horizon(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_UUID_P(id_of_deadline(minutes_from_now(longest_retention()) + 1000, false));
+}
+
+Datum
+imgpipe_longest_retention(PG_FUNCTION_ARGS)
+{
+	Interval   *interval = palloc0(sizeof(Interval));
+
+	interval->time = longest_retention() * INT64CONST(60) * USECS_PER_SEC;
+	PG_RETURN_INTERVAL_P(interval);
 }
 
 Datum

@@ -1,4 +1,11 @@
-/* The tables of images and all that belongs to them; see src/store/. */
+/*
+ * The tables of images and all that belongs to them; see src/store/.
+ *
+ * Whatever is partitioned by image_id, in this schema and of this extension,
+ * gets partitions ahead (partitions.sql) and is purged (src/retention/); it
+ * needs a fence (fence.sql) and, at the end of this file, no statistics of what
+ * must not outlive its purge.
+ */
 
 CREATE SCHEMA imgpipe_partitions;
 COMMENT ON SCHEMA imgpipe_partitions IS
@@ -15,7 +22,7 @@ CREATE FUNCTION imgpipe.new_image_id(deadline timestamptz) RETURNS uuid
 	AS 'MODULE_PATHNAME', 'imgpipe_new_image_id_at'
 	LANGUAGE C VOLATILE STRICT PARALLEL SAFE;
 COMMENT ON FUNCTION imgpipe.new_image_id(timestamptz) IS
-'A new image id: a UUIDv8 (RFC 9562) whose first 48 bits are the purge deadline in milliseconds since 1970 and whose other 74 bits are random. Raises 22008 for a deadline outside 1970 to the year 10889.';
+'A new image id: a UUIDv8 (RFC 9562) whose first 48 bits are the purge deadline in milliseconds since 1970 and whose other 74 bits are random. Give it in an INSERT to keep one image for another time than imgpipe.retention: INSERT INTO imgpipe.images (image_id, content) VALUES (imgpipe.new_image_id(now() + interval ''1 hour''), $1). Raises 23514 for a deadline beyond imgpipe.max_retention from now, 22008 for one outside 1970 to the year 10889.';
 
 CREATE FUNCTION imgpipe.purge_at(image_id uuid) RETURNS timestamptz
 	AS 'MODULE_PATHNAME', 'imgpipe_purge_at'
@@ -34,6 +41,18 @@ CREATE FUNCTION imgpipe.fence() RETURNS uuid
 	LANGUAGE C STABLE STRICT PARALLEL SAFE;
 COMMENT ON FUNCTION imgpipe.fence() IS
 'The smallest image id whose deadline had not passed when the current statement began. The row-level security of every image table hides what lies below it.';
+
+CREATE FUNCTION imgpipe.horizon() RETURNS uuid
+	AS 'MODULE_PATHNAME', 'imgpipe_horizon'
+	LANGUAGE C VOLATILE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION imgpipe.horizon() IS
+'The smallest image id whose deadline is further away than imgpipe.max_retention lets it be. Nobody but the owner can insert it or one above.';
+
+CREATE FUNCTION imgpipe.longest_retention() RETURNS interval
+	AS 'MODULE_PATHNAME', 'imgpipe_longest_retention'
+	LANGUAGE C STABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION imgpipe.longest_retention() IS
+'imgpipe.max_retention, or where that is 0 imgpipe.retention: how far away the deadline of a new image can be.';
 
 CREATE TABLE imgpipe.images (
 	image_id uuid NOT NULL DEFAULT imgpipe.new_image_id(),
@@ -115,3 +134,13 @@ CREATE TABLE imgpipe.dead_letters (
 ALTER TABLE imgpipe.dead_letters ALTER COLUMN value SET STORAGE external;
 COMMENT ON TABLE imgpipe.dead_letters IS
 'What could not be ingested or processed, with the reason. Stage ingest: the raw value and where it came from, under an id of its own with the source''s retention. Stage processing: the image''s id, the processor and its last error.';
+
+-- ANALYZE keeps values of columns in pg_statistic, those of a partitioned table even when its partitions are gone.
+ALTER TABLE imgpipe.images
+	ALTER content SET STATISTICS 0, ALTER source_key SET STATISTICS 0, ALTER batch_id SET STATISTICS 0,
+	ALTER uploaded_by SET STATISTICS 0, ALTER headers SET STATISTICS 0, ALTER sha256 SET STATISTICS 0;
+ALTER TABLE imgpipe.renditions ALTER content SET STATISTICS 0;
+ALTER TABLE imgpipe.results ALTER result SET STATISTICS 0;
+ALTER TABLE imgpipe.dead_letters
+	ALTER source_key SET STATISTICS 0, ALTER headers SET STATISTICS 0, ALTER value SET STATISTICS 0,
+	ALTER reason SET STATISTICS 0, ALTER detail SET STATISTICS 0;

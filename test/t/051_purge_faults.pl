@@ -1,0 +1,134 @@
+# The purge is killed between any two of its steps, and a standby is promoted in the midst of one: ledger and data agree.
+use strict;
+use warnings;
+
+use ImgpipeTest;
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+my $node = new_cluster('main', 'imgpipe.max_processors = 0', 'autovacuum = off', 'wal_level = replica', 'max_wal_senders = 5', 'wal_keep_size = 128');
+my $photo = sample_image('small.jpg');
+my $server = $node;
+
+sub query { return $server->safe_psql('postgres', $_[0]) }
+
+query(q[
+	CREATE FUNCTION overdue(day date) RETURNS void LANGUAGE sql AS
+		$$SELECT imgpipe.create_partition(parent, day + time '00:00', day + time '06:00') FROM imgpipe.partitioned_tables$$;
+	CREATE TABLE photo (file bytea)]);
+query("INSERT INTO photo VALUES (pg_read_binary_file('$photo'))");
+
+my $days = 0;
+my $images = 0;
+
+# Three spans of deadlines with images and renditions.
+sub make_overdue
+{
+	my $first = query("SELECT date '2020-01-01' + $days");
+	query(qq[BEGIN;
+		SELECT overdue(date '$first' + i) FROM generate_series(0, 2) i;
+		INSERT INTO imgpipe.images (image_id, content, received_at)
+			SELECT imgpipe.new_image_id(date '$first' + i + time '03:00'), file, date '$first' + i - 7
+			FROM generate_series(0, 2) i, generate_series(1, 4), photo;
+		INSERT INTO imgpipe.renditions (image_id, processor, name, version, content)
+			SELECT image_id, 'p', 'n', 1, content FROM imgpipe.images WHERE imgpipe.purge_at(image_id) < now();
+		COMMIT]);
+	$days += 3;
+	$images += 12;
+}
+
+sub set_fault_point
+{
+	my ($name) = @_;
+	$server->append_conf('postgresql.conf', "imgpipe.fault_point = '$name'");
+	$server->reload;
+}
+
+sub reach
+{
+	my ($name) = @_;
+	my $log = $server->logfile;
+	my $offset = -s $log;
+	set_fault_point($name);
+	make_overdue();
+	query('SELECT imgpipe.wake_controller()');
+	return poll_code(sub { slurp_file($log, $offset) =~ /fault point "$name" reached/ });
+}
+
+# All that is overdue goes; each span is in the ledger once, with what was in it; the volume counts each image once.
+sub all_is_well
+{
+	my ($what) = @_;
+	# A worker that is just starting does not hear of a reload.
+	ok(poll_until($server, q[SELECT count(*), pg_reload_conf(), imgpipe.wake_controller() FROM imgpipe.partitions WHERE deadline_to <= now()], '0|t|'), "$what: what is overdue goes");
+	ok(poll_until($server, 'SELECT count(*) FROM imgpipe.purges', 0), "$what: to the end");
+	is(query(q[SELECT count(*), count(DISTINCT deadline_to), sum((row_counts ->> 'images')::int), sum((row_counts ->> 'renditions')::int) FROM imgpipe.purge_ledger]),
+		join('|', $days, $days, $images, $images), "$what: the ledger has each span once, with what was in it");
+	is(query('SELECT count(*) FROM imgpipe.verify_ledger()'), 0, "$what: its chain is whole");
+	is(query('SELECT sum(images), (SELECT count(*) FROM imgpipe.images) FROM imgpipe.daily_volume'), "$images|0", "$what: each image is counted once");
+	is(query(q[SELECT count(*) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE nspname = 'imgpipe_partitions' AND relname LIKE '%\\_2020%' AND relkind = 'r']), 0, "$what: no table is left");
+}
+
+for my $point (qw(begun sealed detached counted dropped entered finished))
+{
+	ok(reach($point), "$point: reached");
+	is(query('SELECT sum(images) FROM imgpipe.daily_volume'), $images, "$point: the daily volume has all images meanwhile");
+	my $pid = worker_pid($server, 'purge');
+	kill 'KILL', $pid;
+	ok(poll_until($server, "SELECT count(*) FROM pg_stat_activity WHERE pid = $pid", 0), "$point: killed");
+	set_fault_point('');
+	all_is_well($point);
+}
+
+# Killed while it waits for a reader: the detachment is half done.
+{
+	my $reader = $server->background_psql('postgres', on_error_stop => 0);
+	$reader->query('BEGIN; SELECT count(*) FROM imgpipe.images;');
+	make_overdue();
+	query('SELECT imgpipe.wake_controller()');
+	ok(poll_until($server, 'SELECT count(*) FROM imgpipe.partitions WHERE detaching', 1), 'half detached');
+	my $pid = worker_pid($server, 'purge');
+	kill 'KILL', $pid;
+	ok(poll_until($server, "SELECT count(*) FROM pg_stat_activity WHERE pid = $pid", 0), 'killed');
+	eval { $reader->quit };
+	all_is_well('half detached');
+	like(slurp_file($server->logfile), qr/terminated by signal 9/, 'it was a crash of the server');
+}
+
+# The worker is ended, but not the server, while it waits; the next one finalizes what is half detached.
+{
+	my $reader = $server->background_psql('postgres', on_error_stop => 0);
+	$reader->query('BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM imgpipe.images;');
+	make_overdue();
+	query('SELECT imgpipe.wake_controller()');
+	ok(poll_until($server, 'SELECT count(*) FROM imgpipe.partitions WHERE detaching', 1), 'half detached');
+	query(q[SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'imgpipe purge']);
+	ok(poll_until($server, q[SELECT count(*) > 0 FROM pg_stat_activity WHERE backend_type = 'imgpipe purge' AND query LIKE '%FINALIZE'], 't'), 'another worker wants to finish it');
+	is(query(q[SET lock_timeout = '100ms'; INSERT INTO imgpipe.images (content) SELECT file FROM photo;
+		SELECT count(*) FROM imgpipe.images WHERE image_id >= imgpipe.fence(); DELETE FROM imgpipe.images WHERE image_id >= imgpipe.fence()]), 1, 'and keeps nobody from reading and writing');
+	$reader->query('COMMIT');
+	$reader->quit;
+	all_is_well('finalized');
+}
+
+# A standby takes over when a span is detached, and when its tables are dropped but that is not committed.
+for my $point (qw(detached entered))
+{
+	my $name = "standby_$point";
+	$server->backup($name);
+	my $standby = PostgreSQL::Test::Cluster->new($name);
+	$standby->init_from_backup($server, $name, has_streaming => 1);
+	$standby->append_conf('postgresql.conf', "imgpipe.fault_point = ''");
+	$standby->start;
+	ok(reach($point), "standby, $point: reached");
+	$standby->append_conf('postgresql.conf', "imgpipe.fault_point = ''");
+	$server->wait_for_catchup($standby, 'replay', $server->lsn('insert'));
+	$server->stop('immediate');
+	$standby->promote;
+	$server = $standby;
+	all_is_well("standby promoted, $point");
+}
+
+$server->stop;
+done_testing();
