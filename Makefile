@@ -5,7 +5,7 @@ MODULE_big = imgpipe
 
 # Pure C that the extension and the decoder program share.
 SHARED_SOURCES = src/image/facts.c $(filter-out src/pipeline/pipeline_type.c,$(wildcard src/pipeline/*.c))
-DECODER_SOURCES = src/decoder/main.c src/decoder/sandbox.c $(wildcard src/decoder/codec*.c)
+DECODER_SOURCES = src/decoder/main.c src/decoder/sandbox.c $(wildcard src/decoder/codec*.c src/decoder/metadata*.c)
 EXTENSION_SOURCES = $(filter-out $(DECODER_SOURCES),$(wildcard src/*.c src/*/*.c))
 
 OBJS = $(EXTENSION_SOURCES:.c=.o)
@@ -16,15 +16,27 @@ DECODER_OBJS = $(DECODER_SOURCES:.c=.o) $(SHARED_SOURCES:.c=.program.o)
 SQL_PARTS = \
 	src/install.sql \
 	src/image/image.sql \
+	src/image/operators.sql \
+	src/image/metadata.sql \
 	src/pipeline/pipeline.sql \
 	src/decoder/process.sql \
+	src/image/contact_sheet.sql \
 	src/workers/workers.sql \
 	src/store/store.sql \
 	src/store/partitions.sql \
 	src/store/fence.sql \
 	src/ingest/ingest.sql \
+	src/ingest/sources.sql \
+	src/ingest/status.sql \
+	src/ingest/dead_letters.sql \
 	src/processing/processing.sql \
+	src/schedule/jobs.sql \
+	src/schedule/runs.sql \
+	src/retention/ledger.sql \
+	src/retention/holds.sql \
 	src/retention/purge.sql \
+	src/retention/erase.sql \
+	src/retention/report.sql \
 	src/analytics/views.sql \
 	src/store/first_partitions.sql
 
@@ -63,6 +75,11 @@ ifeq (0,$(shell $(PKG_CONFIG) --exists libseccomp; echo $$?))
 DECODER_CFLAGS += -DHAVE_SECCOMP $(shell $(PKG_CONFIG) --cflags libseccomp)
 DECODER_LIBS += $(shell $(PKG_CONFIG) --libs libseccomp)
 endif
+# text() needs it; libvips-dev of most systems brings it along.
+ifeq (0,$(shell $(PKG_CONFIG) --exists freetype2; echo $$?))
+DECODER_CFLAGS += -DHAVE_FREETYPE $(shell $(PKG_CONFIG) --cflags freetype2)
+DECODER_LIBS += $(shell $(PKG_CONFIG) --libs freetype2)
+endif
 
 all: $(DECODER)
 
@@ -85,7 +102,9 @@ uninstall: uninstall-decoder
 uninstall-decoder:
 	rm -f '$(DESTDIR)$(pkglibdir)/$(DECODER)'
 
-.PHONY: demo demo-stop test bench
+.PHONY: demo demo-stop test bench docs
+docs:
+	@docs/make_operations
 demo:
 	@test/demo
 demo-stop:
@@ -94,3 +113,13 @@ test:
 	@test/run
 bench:
 	@test/bench/run
+
+# Longer than a test may take; see the head of test/fuzz/run for the settings.
+.PHONY: fuzz sanitize bench-process bench-ingest
+fuzz: $(DECODER)
+	@test/fuzz/run fuzz
+sanitize:
+	@SOURCES='$(DECODER_SOURCES) $(SHARED_SOURCES)' LIBRARIES='$(DECODER_LIBS)' \
+		FLAGS='$(filter-out -O2 -D_FORTIFY_SOURCE=2 -DHAVE_SECCOMP,$(DECODER_CFLAGS))' test/fuzz/run sanitize
+bench-process bench-ingest: bench-%:
+	@test/bench/run $*

@@ -17,6 +17,11 @@
 #include "utils/builtins.h"
 #include "utils/wait_event.h"
 
+/* PostgreSQL 16 moved the varlena macros out of postgres.h. */
+#if PG_VERSION_NUM >= 160000
+#include "varatt.h"
+#endif
+
 /* PostgreSQL 16 gave input functions soft errors. */
 #if PG_VERSION_NUM >= 160000
 #include "nodes/miscnodes.h"
@@ -63,6 +68,15 @@ bytea_input_safe(char *text, struct Node *escontext, Datum *value)
 #define database_is_owned(database) object_ownercheck(DatabaseRelationId, database, GetUserId())
 #else
 #define database_is_owned(database) pg_database_ownercheck(database, GetUserId())
+#endif
+
+/* PostgreSQL 18 took run_once out of PortalRun. */
+#if PG_VERSION_NUM >= 180000
+#define portal_run_all(portal, receiver, completion) \
+	PortalRun(portal, FETCH_ALL, true, receiver, receiver, completion)
+#else
+#define portal_run_all(portal, receiver, completion) \
+	PortalRun(portal, FETCH_ALL, true, true, receiver, receiver, completion)
 #endif
 
 #endif							/* IMGPIPE_COMPAT_H */

@@ -362,7 +362,7 @@ decode(const Image *image, List *tasks, int first, int end, Outcome *outcomes)
 	}
 	keep_lease();
 	pgstat_report_activity(STATE_RUNNING, "decoding an image");
-	outcomes[first].done = decoder_process(image, n_outputs, pipelines, outputs, &failure);
+	outcomes[first].done = decoder_process(&image, 1, n_outputs, pipelines, outputs, &failure);
 	pgstat_report_activity(STATE_IDLE, NULL);
 	outcomes[first].failure = failure;
 	for (i = first + 1; i < end; i++)

@@ -2,8 +2,8 @@
  * controller.c
  *		The controller: one process for each database with imgpipe.
  *
- * Every round it makes partitions ahead, drops overdue ones, and sees to it
- * that the workers run that sources and the queue call for.  It connects as
+ * Every round it makes partitions ahead, and sees to it that the workers run
+ * that the purge, sources, the queue and jobs call for.  It connects as
  * the bootstrap superuser and therefore runs nothing but the extension's own
  * statements, as the extension's owner.  A duty that fails is reported and
  * tried again in the next round, and does not keep the others from being done.
@@ -13,9 +13,11 @@
 #include <signal.h>
 
 #include "access/xact.h"
+#include "lib/stringinfo.h"
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "postmaster/interrupt.h"
+#include "retention/purge.h"
 #include "storage/ipc.h"
 #include "tcop/tcopprot.h"
 #include "utils/builtins.h"
@@ -29,6 +31,7 @@
 #define IDLE_ROUND			30000
 #define SHORTEST_ROUND		50		/* however often it is woken */
 #define STORE_ROUND			10000	/* between looks at partitions */
+#define PURGE_ROUND			900		/* between looks for what is overdue */
 #define START_GRACE			30000	/* for a worker to come up */
 #define STOP_GRACE			10000	/* for a worker to end by itself */
 #define FAILURE_PAUSE		5000	/* before what failed is started again */
@@ -44,6 +47,7 @@ static ControllerSlot *controller;
 static BackgroundWorkerHandle *handles[IMGPIPE_MAX_WORKERS];
 static bool installed;			/* the row of imgpipe.installation is there */
 static bool busy;				/* sources or processors are on */
+static TimestampTz jobs_due;	/* when to look at jobs again */
 
 /* False where the database has a controller already. */
 static bool
@@ -150,24 +154,12 @@ make_partitions(void)
 	partitions_made = number_at(0, 1);
 }
 
-static bool partition_purged;
-
 static void
-purge_partition(void)
-{
-	run("SELECT imgpipe.purge_next_partition()::integer::bigint", SPI_OK_SELECT);
-	partition_purged = number_at(0, 1) != 0;
-}
-
-static void
-look_after_store(void)
+look_after_partitions(void)
 {
 	do
 		partitions_made = 0;
 	while (do_duty(make_partitions, "making partitions") && partitions_made > 0);
-	do
-		partition_purged = false;
-	while (do_duty(purge_partition, "purging overdue images") && partition_purged);
 }
 
 /*
@@ -204,10 +196,10 @@ slot_is(const WorkerSlot *slot, WorkerKind kind)
 }
 
 /* Takes slot index, or the first free one where index is -1, and starts its worker. */
-static void
-start_worker(int index, WorkerKind kind, Oid role, int32 object, int16 slice, int16 n_slices)
+static bool
+start_worker(int index, WorkerKind kind, Oid role, int32 object, int16 slice, int16 n_slices, int64 run_id)
 {
-	WorkerArguments arguments = {MyDatabaseId, role, object, slice, n_slices, index};
+	WorkerArguments arguments = {MyDatabaseId, role, object, slice, n_slices, index, run_id};
 	char		name[BGW_MAXLEN];
 	WorkerSlot *slot;
 	bool		launched;
@@ -232,7 +224,7 @@ start_worker(int index, WorkerKind kind, Oid role, int32 object, int16 slice, in
 		ereport(LOG,
 				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
 				 errmsg("imgpipe cannot run more than %d workers", IMGPIPE_MAX_WORKERS)));
-		return;
+		return false;
 	}
 	slot = &shared_state->workers[index];
 	SpinLockAcquire(&slot->mutex);
@@ -240,6 +232,7 @@ start_worker(int index, WorkerKind kind, Oid role, int32 object, int16 slice, in
 	slot->object = object;
 	slot->slice = slice;
 	slot->n_slices = n_slices;
+	slot->run = run_id;
 	slot->stop_requested = false;
 	slot->may_end = true;
 	slot->state = WORKER_STARTING;
@@ -255,20 +248,30 @@ start_worker(int index, WorkerKind kind, Oid role, int32 object, int16 slice, in
 		snprintf(name, sizeof(name), "imgpipe ingest source %d slice %d of %d", object, slice, n_slices);
 		launched = worker_launch("imgpipe_ingest_main", "imgpipe ingest", name, &arguments, &handles[index]);
 	}
+	else if (kind == WORKER_PURGE)
+		launched = worker_launch("imgpipe_purge_main", "imgpipe purge", "imgpipe purge", &arguments, &handles[index]);
+	else if (kind == WORKER_JOB)
+	{
+		snprintf(name, sizeof(name), "imgpipe job %d", object);
+		launched = worker_launch("imgpipe_job_main", "imgpipe job", name, &arguments, &handles[index]);
+	}
 	else
 	{
 		snprintf(name, sizeof(name), "imgpipe processor of role %u", role);
 		launched = worker_launch("imgpipe_processor_main", "imgpipe processor", name, &arguments, &handles[index]);
 	}
 	if (launched)
-		return;
+		return true;
 	handles[index] = NULL;
 	SpinLockAcquire(&slot->mutex);
 	slot->state = WORKER_FAILED;
 	slot->retry_at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), FAILURE_PAUSE);
 	slot->last_error_at = GetCurrentTimestamp();
 	strlcpy(slot->last_error, "no background worker is free: raise max_worker_processes", IMGPIPE_ERROR_SIZE);
+	if (kind == WORKER_JOB)
+		slot->kind = WORKER_NONE;	/* job_runs says why it waits */
 	SpinLockRelease(&slot->mutex);
+	return false;
 }
 
 /* Asks a worker to end; one that has not within STOP_GRACE is terminated. */
@@ -308,6 +311,65 @@ static bool
 may_retry(const WorkerSlot *slot)
 {
 	return slot->state != WORKER_FAILED || slot->retry_at <= GetCurrentTimestamp();
+}
+
+/*
+ * The purge: a worker whenever something is due.  The first one after the
+ * start of the controller goes before ingest.
+ */
+typedef enum FirstPurge
+{
+	PURGE_NOT_BEGUN,
+	PURGE_BEGUN,
+	PURGE_ONCE_DONE
+} FirstPurge;
+
+static FirstPurge first_purge = PURGE_NOT_BEGUN;
+static TimestampTz purge_due;	/* DT_NOEND: nothing is there to be purged */
+
+static void
+look_after_purge(void)
+{
+	int			object = first_purge == PURGE_ONCE_DONE ? PURGE_PATIENTLY : PURGE_BEFORE_INGEST;
+	bool		isnull;
+	int			i;
+
+	for (i = 0; i < IMGPIPE_MAX_WORKERS; i++)
+	{
+		if (!slot_is(&shared_state->workers[i], WORKER_PURGE))
+			continue;
+		if (slot_is_alive(i) || !may_retry(&shared_state->workers[i]))
+			return;
+		free_slot(i);
+	}
+	if (first_purge == PURGE_BEGUN)
+		first_purge = PURGE_ONCE_DONE;
+
+	run("SELECT imgpipe.next_purge()", SPI_OK_SELECT);
+	purge_due = DatumGetTimestampTz(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
+	if (isnull)
+		purge_due = DT_NOEND;
+	if (purge_due > GetCurrentTimestamp())
+		first_purge = PURGE_ONCE_DONE;
+	else
+	{
+		if (first_purge == PURGE_NOT_BEGUN)
+			first_purge = PURGE_BEGUN;
+		start_worker(-1, WORKER_PURGE, InvalidOid, object, 0, 0, 0);
+	}
+}
+
+/* For how long the purge need not be looked after, in ms. */
+static long
+purge_rest(TimestampTz last_round, TimestampTz this_round)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	long		rest = TimestampDifferenceMilliseconds(now, purge_due);
+
+	/* What woke the controller in this round was not looked at. */
+	if (last_round != this_round)
+		rest = Min(rest, PURGE_ROUND);
+	return Max(rest, PURGE_ROUND);
 }
 
 /* The row of look_after_sources() with this source, or -1. */
@@ -392,7 +454,7 @@ look_after_sources(void)
 								imgpipe_max_ingest_workers)));
 				return;
 			}
-			start_worker(index, WORKER_INGEST, number_at(row, 2), number_at(row, 1), slice, n_slices);
+			start_worker(index, WORKER_INGEST, number_at(row, 2), number_at(row, 1), slice, n_slices, 0);
 			running++;
 		}
 	}
@@ -497,11 +559,82 @@ look_after_processors(void)
 					make_room(owners, n);
 				return;
 			}
-			start_worker(-1, WORKER_PROCESSOR, owners[i].role, 0, 0, 0);
+			start_worker(-1, WORKER_PROCESSOR, owners[i].role, 0, 0, 0, 0);
 			owners[i].workers++;
 			alive++;
 			kept++;
 		}
+}
+
+/*
+ * Jobs: tells of workers that ended without having recorded how their run did,
+ * and records the runs that may begin.  See schedule/runs.sql.
+ */
+static void
+look_after_jobs(void)
+{
+	StringInfoData statement;
+	int			i;
+
+	initStringInfo(&statement);
+	for (i = 0; i < IMGPIPE_MAX_WORKERS; i++)
+	{
+		WorkerSlot *slot = &shared_state->workers[i];
+
+		if (!slot_is(slot, WORKER_JOB) || slot_is_alive(i))
+			continue;
+		resetStringInfo(&statement);
+		appendStringInfo(&statement, "SELECT imgpipe.lose_job_run(" INT64_FORMAT ", '%s', %s)", slot->run,
+						 unpack_sql_state(slot->last_error[0] ? slot->last_sqlerrcode : ERRCODE_CRASH_SHUTDOWN),
+						 quote_literal_cstr(slot->last_error[0] ? slot->last_error :
+											"the worker ended and did not say why"));
+		run(statement.data, SPI_OK_SELECT);
+		free_slot(i);
+	}
+
+	resetStringInfo(&statement);
+	appendStringInfoString(&statement, "SELECT imgpipe.begin_job_runs('{");
+	for (i = 0; i < IMGPIPE_MAX_WORKERS; i++)
+		if (slot_is(&shared_state->workers[i], WORKER_JOB))
+			appendStringInfo(&statement, "%s" INT64_FORMAT, statement.data[statement.len - 1] == '{' ? "" : ",",
+							 shared_state->workers[i].run);
+	appendStringInfoString(&statement, "}')");
+	run(statement.data, SPI_OK_SELECT);
+	jobs_due = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), number_at(0, 1));
+}
+
+/* One worker for each run that is recorded by now and has none. */
+static void
+start_jobs(void)
+{
+	StringInfoData waiting;
+	uint64		row;
+
+	initStringInfo(&waiting);
+	run("SELECT run_id, job_id::bigint, owner::oid::bigint FROM imgpipe.job_runs"
+		" WHERE status = 'starting' ORDER BY run_id", SPI_OK_SELECT);
+	for (row = 0; row < SPI_processed; row++)
+	{
+		int64		run_id = number_at(row, 1);
+		int			index;
+
+		for (index = 0; index < IMGPIPE_MAX_WORKERS; index++)
+			if (slot_is(&shared_state->workers[index], WORKER_JOB) && shared_state->workers[index].run == run_id)
+				break;
+		if (index == IMGPIPE_MAX_WORKERS &&
+			!start_worker(-1, WORKER_JOB, number_at(row, 3), number_at(row, 2), 0, 0, run_id))
+			appendStringInfo(&waiting, "%s" INT64_FORMAT, waiting.len ? "," : "", run_id);
+	}
+	if (waiting.len > 0)
+		run(psprintf("UPDATE imgpipe.job_runs SET sqlstate = '53400', error = 'no background worker is free',"
+					 " hint = 'Raise max_worker_processes; the run begins as soon as there is one.'"
+					 " WHERE run_id = ANY ('{%s}') AND status = 'starting' AND error IS NULL", waiting.data), SPI_OK_UPDATE);
+}
+
+static void
+prune_job_runs(void)
+{
+	run("SELECT imgpipe.prune_job_runs()", SPI_OK_SELECT);
 }
 
 /* The extension was dropped: nobody is left to serve. */
@@ -552,6 +685,7 @@ imgpipe_controller_main(Datum argument)
 {
 	WorkerArguments arguments;
 	TimestampTz last_store_round = 0;
+	TimestampTz last_purge_round = 0;
 
 	memcpy(&arguments, MyBgworkerEntry->bgw_extra, sizeof(arguments));
 	controller = &shared_state->controllers[arguments.slot];
@@ -588,17 +722,36 @@ imgpipe_controller_main(Datum argument)
 		{
 			if (TimestampDifferenceExceeds(last_store_round, started, STORE_ROUND))
 			{
-				look_after_store();
+				look_after_partitions();
+				do_duty(prune_job_runs, "forgetting old runs of jobs");
 				last_store_round = started;
 			}
-			do_duty(look_after_sources, "looking after sources");
+			if (TimestampDifferenceExceeds(last_purge_round, started, PURGE_ROUND) ||
+				first_purge != PURGE_ONCE_DONE)
+			{
+				do_duty(look_after_purge, "looking after the purge");
+				last_purge_round = started;
+			}
+			if (first_purge == PURGE_ONCE_DONE)
+				do_duty(look_after_sources, "looking after sources");
+			else
+				busy = true;
 			do_duty(look_after_processors, "looking after processors");
+			jobs_due = TimestampTzPlusMilliseconds(started, BUSY_ROUND);
+			if (do_duty(look_after_jobs, "looking after jobs"))
+				do_duty(start_jobs, "starting jobs");
 		}
 
 		/* However often it is woken, it shall not turn into a load itself. */
 		rest = SHORTEST_ROUND - TimestampDifferenceMilliseconds(started, GetCurrentTimestamp());
 		if (rest > 0)
 			WaitLatch(NULL, WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, rest, wait_event_idle());
-		worker_sleep(busy || !installed ? BUSY_ROUND : IDLE_ROUND, wait_event_idle());
+		rest = busy || !installed ? BUSY_ROUND : IDLE_ROUND;
+		if (installed)
+		{
+			rest = Min(rest, TimestampDifferenceMilliseconds(GetCurrentTimestamp(), jobs_due));
+			rest = Min(rest, purge_rest(last_purge_round, started));
+		}
+		worker_sleep(rest, wait_event_idle());
 	}
 }

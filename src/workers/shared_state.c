@@ -330,6 +330,25 @@ slot_set_lag(int64 lag)
 }
 
 static const char *
+kind_name(const WorkerSlot *slot)
+{
+	switch (slot->kind)
+	{
+		case WORKER_NONE:
+			break;
+		case WORKER_INGEST:
+			return "ingest";
+		case WORKER_PROCESSOR:
+			return "processor";
+		case WORKER_JOB:
+			return "job";
+		case WORKER_PURGE:
+			return "purge";
+	}
+	return "unknown";
+}
+
+static const char *
 state_name(const WorkerSlot *slot)
 {
 	switch (slot->state)
@@ -340,6 +359,8 @@ state_name(const WorkerSlot *slot)
 			return "running";
 		case WORKER_IDLE:
 			return "idle";
+		case WORKER_WAITING:
+			return "waiting";
 		case WORKER_RETRYING:
 			return "retrying";
 		case WORKER_FAILED:
@@ -372,7 +393,7 @@ imgpipe_worker_slots(PG_FUNCTION_ARGS)
 
 		may_see_error = has_privs_of_role(GetUserId(), slot.role) ||
 			has_privs_of_role(GetUserId(), ROLE_PG_READ_ALL_STATS);
-		values[0] = CStringGetTextDatum(slot.kind == WORKER_INGEST ? "ingest" : "processor");
+		values[0] = CStringGetTextDatum(kind_name(&slot));
 		values[1] = ObjectIdGetDatum(slot.role);
 		values[2] = Int32GetDatum(slot.object);
 		values[3] = Int32GetDatum(slot.slice);

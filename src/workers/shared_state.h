@@ -23,7 +23,9 @@ typedef enum WorkerKind
 {
 	WORKER_NONE = 0,			/* the slot is free */
 	WORKER_INGEST,
-	WORKER_PROCESSOR
+	WORKER_PROCESSOR,
+	WORKER_JOB,
+	WORKER_PURGE
 } WorkerKind;
 
 typedef enum WorkerState
@@ -31,6 +33,7 @@ typedef enum WorkerState
 	WORKER_STARTING = 0,
 	WORKER_RUNNING,
 	WORKER_IDLE,
+	WORKER_WAITING,				/* ingest: for the queue to become shorter */
 	WORKER_RETRYING,			/* last_error says why; it goes on by itself */
 	WORKER_FAILED,				/* ended with last_error; started again after back-off */
 	WORKER_STOPPED
@@ -46,6 +49,7 @@ typedef struct WorkerSlot
 	int32		object;
 	int16		slice;
 	int16		n_slices;
+	int64		run;			/* job: its run_id */
 	pid_t		pid;			/* 0 when ended */
 	WorkerState state;
 	TimestampTz since;			/* of the state */
@@ -61,6 +65,7 @@ typedef struct WorkerSlot
 	double		bytes_per_second;
 	int64		lag;			/* ingest: messages behind; -1 unknown */
 	TimestampTz last_error_at;
+	int			last_sqlerrcode;
 	char		last_error[IMGPIPE_ERROR_SIZE];
 } WorkerSlot;
 

@@ -45,6 +45,7 @@ remember_error(ErrorData *error)
 		SpinLockAcquire(&my_slot->mutex);
 		strlcpy(my_slot->last_error, error->message, IMGPIPE_ERROR_SIZE);
 		my_slot->last_error_at = GetCurrentTimestamp();
+		my_slot->last_sqlerrcode = error->sqlerrcode;
 		SpinLockRelease(&my_slot->mutex);
 	}
 	if (previous_emit_log_hook)
@@ -64,7 +65,7 @@ leave_slot(int code, Datum argument)
 	if (code == 0 || my_slot->stop_requested)
 	{
 		my_slot->state = WORKER_STOPPED;
-		if (my_slot->kind == WORKER_PROCESSOR)
+		if (my_slot->kind != WORKER_INGEST)
 			my_slot->kind = WORKER_NONE;
 	}
 	else
@@ -99,9 +100,12 @@ worker_start(void)
 	BackgroundWorkerUnblockSignals();
 	BackgroundWorkerInitializeConnectionByOid(arguments.database, arguments.role,
 											  OidIsValid(arguments.role) ? WORKER_CONNECTION_FLAGS : 0);
-	/* Queue and positions count on these, whatever the role's settings are. */
-	SetConfigOption("default_transaction_isolation", "read committed", PGC_SUSET, PGC_S_OVERRIDE);
-	SetConfigOption("default_transaction_read_only", "off", PGC_SUSET, PGC_S_OVERRIDE);
+	/* Queue and positions count on these, whatever the role's settings are.  A job's command is to have them. */
+	if (my_slot->kind != WORKER_JOB)
+	{
+		SetConfigOption("default_transaction_isolation", "read committed", PGC_SUSET, PGC_S_OVERRIDE);
+		SetConfigOption("default_transaction_read_only", "off", PGC_SUSET, PGC_S_OVERRIDE);
+	}
 	pgstat_report_appname(MyBgworkerEntry->bgw_name);
 	return &arguments;
 }

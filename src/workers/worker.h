@@ -21,10 +21,11 @@ typedef struct WorkerArguments
 {
 	Oid			database;
 	Oid			role;			/* InvalidOid: the bootstrap superuser */
-	int32		object;			/* source_id; unused by processors */
+	int32		object;			/* source_id, job_id; unused by processors */
 	int16		slice;			/* this worker's share: slice of n_slices */
 	int16		n_slices;
 	int32		slot;			/* index of its slot in shared memory */
+	int64		run;			/* run_id of a job's worker */
 } WorkerArguments;
 
 typedef struct InternalScope

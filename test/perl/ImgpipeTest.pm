@@ -31,7 +31,7 @@ use Test::More;
 use Time::HiRes qw(sleep time);
 
 our @EXPORT = qw(
-  new_cluster start_broker sample_image mass_images
+  new_cluster start_broker sample_image mass_images shared_data
   poll_until poll_code decoder_pids worker_pid worker_pids
 );
 
@@ -77,8 +77,11 @@ sub poll_until
 	my $reached = poll_code(
 		sub {
 			$errors = '';
-			my $code = $node->psql($database // 'postgres', $query,
-				stdout => \$last, stderr => \$errors, on_error_die => 0, on_error_stop => 1);
+			# Dies where psql ends before it has read the query: the server is not there.
+			my $code = eval {
+				$node->psql($database // 'postgres', $query,
+					stdout => \$last, stderr => \$errors, on_error_die => 0, on_error_stop => 1);
+			};
 			return 0 unless defined $code && $code == 0;
 			return ref $expected ? $last =~ $expected : $last eq $expected;
 		},
@@ -187,6 +190,19 @@ sub mass_images
 	return map { sprintf '%s/%06d.jpg', $folder, $_ } 1 .. $count;
 }
 
+=head2 shared_data($folder)
+
+Path of a folder of ../shared/data, or undef where that is not here.
+
+=cut
+
+sub shared_data
+{
+	my ($folder) = @_;
+	my $path = ($ENV{IMGPIPE_DATA} || "$root/../shared/data") . "/$folder";
+	return -r $path ? abs_path($path) : undef;
+}
+
 =head2 start_broker(%options)
 
 A running Kafka broker of this test's own, ended with it.  Options: name, properties => { ... }.
@@ -241,6 +257,7 @@ sub run_fixture
   create_topic($name, $partitions, @settings)
   grow_topic($name, $partitions)
   delete_topic($name)
+  create_user($name, $password)	for SCRAM
 
 =cut
 
@@ -273,6 +290,26 @@ sub delete_topic
 {
 	my ($self, $name) = @_;
 	run_fixture('topic', 'delete', $self->{dir}, $name);
+}
+
+sub create_user
+{
+	my ($self, $name, $password) = @_;
+	run_fixture('user', 'create', $self->{dir}, $name, $password);
+}
+
+=head2 group_offsets($group)
+
+What is committed to Kafka under that name: "0=17 1=5", by partition.
+
+=cut
+
+sub group_offsets
+{
+	my ($self, $group) = @_;
+	my $report = `$ImgpipeTest::root/test/kafka/group $self->{dir} $group`;
+	my %offset = $report =~ /^\S+\s+\S+\s+(\d+)\s+(\d+)\s/mg;
+	return join ' ', map {"$_=$offset{$_}"} sort { $a <=> $b } keys %offset;
 }
 
 =head2 produce_many($topic, \@messages)
@@ -313,6 +350,16 @@ sub produce_many
 	$self->produce_group($topic, $groups{$_}) for @order;
 }
 
+# librdkafka 2.5 and later waits a second at its end to push metrics, earlier ones refuse the option.
+my @no_metrics;
+
+sub no_metrics
+{
+	@no_metrics = `kcat -X list` =~ /enable\.metrics\.push/ ? ('-X', 'enable.metrics.push=false') : ('-q')
+	  unless @no_metrics;
+	return @no_metrics;
+}
+
 sub produce_group
 {
 	my ($self, $topic, $group) = @_;
@@ -333,7 +380,7 @@ sub produce_group
 	my @command = (
 		'kcat', '-q', '-P', '-b', $self->bootstrap, '-t', $topic, '-D', $end,
 		$group->{keyed} ? ('-K', $after_key) : (), @{ $group->{options} },
-		'-X', 'message.max.bytes=33554432', '-X', 'acks=all', '-l', $name);
+		'-X', 'message.max.bytes=33554432', '-X', 'acks=all', no_metrics(), '-l', $name);
 	my $before = $self->message_count($topic);
 	system(@command) == 0 or BAIL_OUT("kcat could not send to $topic");
 	my $sent = $self->message_count($topic) - $before;
