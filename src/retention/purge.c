@@ -25,6 +25,7 @@
 #include "storage/ipc.h"
 #include "tcop/dest.h"
 #include "tcop/utility.h"
+#include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/memutils.h"
@@ -103,6 +104,8 @@ become_owner(void)
 	set("search_path", "pg_catalog, pg_temp");
 	set("lock_timeout", STEP_LOCK_TIMEOUT);
 	set("session_replication_role", "replica");
+	/* A step that is lost in a crash is done again; the one that drops waits for the disk by itself. */
+	set("synchronous_commit", "off");
 	begin_statement("becoming the owner",
 					"SELECT pg_catalog.format('SET SESSION AUTHORIZATION %I', r.rolname)"
 					" FROM pg_catalog.pg_extension e JOIN pg_catalog.pg_roles r ON r.oid = e.extowner"
@@ -155,20 +158,23 @@ run_top_level(const char *command)
 static void
 detach(const char *lock_timeout)
 {
-	for (;;)
-	{
-		Datum		command;
-		char	   *statement = NULL;
+	Datum		commands;
+	Datum	   *command;
+	int			n = 0;
+	int			i;
 
-		begin_statement("looking for partitions to detach",
-						"SELECT imgpipe.next_detach($1, $2)");
-		if (value_of(1, &command))
-			statement = MemoryContextStrdup(step_context, TextDatumGetCString(command));
-		worker_transaction_commit();
-		if (statement == NULL)
-			return;
+	begin_statement("looking for partitions to detach", "SELECT imgpipe.detach_commands($1, $2)");
+	if (value_of(1, &commands))
+	{
+		MemoryContextSwitchTo(step_context);
+		deconstruct_array(DatumGetArrayTypePCopy(commands), TEXTOID, -1, false, TYPALIGN_INT, &command, NULL, &n);
+	}
+	worker_transaction_commit();
+	for (i = 0; i < n; i++)
+	{
 		set("lock_timeout", lock_timeout);
-		run_top_level(statement);
+		MemoryContextSwitchTo(step_context);
+		run_top_level(TextDatumGetCString(command[i]));
 		set("lock_timeout", STEP_LOCK_TIMEOUT);
 		fault_point("detached");
 	}

@@ -211,24 +211,24 @@ COMMENT ON FUNCTION imgpipe.seal_purge(timestamptz, timestamptz) IS
 'Computes the daily volume of a set''s images, which from now on stands for them.';
 REVOKE EXECUTE ON FUNCTION imgpipe.seal_purge(timestamptz, timestamptz) FROM PUBLIC;
 
-CREATE FUNCTION imgpipe.next_detach(deadline_from timestamptz, deadline_to timestamptz) RETURNS text
+CREATE FUNCTION imgpipe.detach_commands(deadline_from timestamptz, deadline_to timestamptz) RETURNS text[]
 	LANGUAGE sql STABLE STRICT PARALLEL UNSAFE
 	SET search_path = pg_catalog, pg_temp
 AS $$
-	SELECT format('ALTER TABLE %s DETACH PARTITION %s %s', a.parent, a.partition,
-			CASE WHEN a.detaching THEN 'FINALIZE' ELSE 'CONCURRENTLY' END)
-		FROM imgpipe.partitions o
-			-- What is left half detached, from this set or another one, comes first: a table can have one such partition.
-			JOIN imgpipe.partitions a ON a.parent = o.parent AND (a.partition = o.partition OR a.detaching)
-		WHERE o.deadline_from = next_detach.deadline_from AND o.deadline_to = next_detach.deadline_to
-			AND (a.partition = o.partition OR EXISTS (SELECT FROM imgpipe.purges p
-				WHERE p.deadline_from = a.deadline_from AND p.deadline_to = a.deadline_to))
-		ORDER BY a.detaching DESC, a.parent::text
-		LIMIT 1
+	SELECT array_agg(format('ALTER TABLE %s DETACH PARTITION %s %s', i.inhparent::regclass, i.inhrelid::regclass,
+			CASE WHEN i.inhdetachpending THEN 'FINALIZE' ELSE 'CONCURRENTLY' END) ORDER BY i.inhdetachpending DESC, i.inhparent::regclass::text)
+		FROM pg_inherits i
+		WHERE i.inhrelid IN (
+			SELECT to_regclass(imgpipe.purge_table(p.partitions, t.key)) FROM imgpipe.purges p CROSS JOIN LATERAL jsonb_object_keys(p.partitions) t (key)
+				WHERE p.deadline_from = detach_commands.deadline_from AND p.deadline_to = detach_commands.deadline_to)
+			-- A table can have one half detached partition: what is left of another set comes first.
+			OR (i.inhdetachpending AND EXISTS (
+				SELECT FROM imgpipe.purges p CROSS JOIN LATERAL jsonb_object_keys(p.partitions) t (key)
+					WHERE i.inhrelid = to_regclass(imgpipe.purge_table(p.partitions, t.key))))
 $$;
-COMMENT ON FUNCTION imgpipe.next_detach(timestamptz, timestamptz) IS
-'The next statement that brings the partitions of a set away from their tables, or NULL where they are.';
-REVOKE EXECUTE ON FUNCTION imgpipe.next_detach(timestamptz, timestamptz) FROM PUBLIC;
+COMMENT ON FUNCTION imgpipe.detach_commands(timestamptz, timestamptz) IS
+'The statements that bring the partitions of a set away from their tables, in their order; NULL where they are.';
+REVOKE EXECUTE ON FUNCTION imgpipe.detach_commands(timestamptz, timestamptz) FROM PUBLIC;
 
 CREATE FUNCTION imgpipe.drop_purged(name text) RETURNS text
 	LANGUAGE plpgsql VOLATILE STRICT PARALLEL UNSAFE

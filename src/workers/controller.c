@@ -33,6 +33,7 @@
 #define STORE_ROUND			10000	/* between looks at partitions */
 #define PURGE_ROUND			900		/* between looks for what is overdue */
 #define START_GRACE			30000	/* for a worker to come up */
+#define RESTORE_GRACE		3600000	/* for the end of a dump that is being restored */
 #define STOP_GRACE			10000	/* for a worker to end by itself */
 #define FAILURE_PAUSE		5000	/* before what failed is started again */
 
@@ -138,11 +139,34 @@ do_duty(Duty duty, const char *activity)
 	return done;
 }
 
+/*
+ * Where the row was missing, a dump is being restored.  It comes with the data,
+ * indexes come later: who may be restoring is waited for, or the purge would
+ * take partitions away under the rest of the dump.
+ */
 static void
 look_at_installation(void)
 {
+	static bool restoring = false;
+	static TimestampTz restored_at = 0;
+	int64		age;
+
 	run("SELECT 1 FROM imgpipe.installation", SPI_OK_SELECT);
-	installed = SPI_processed > 0;
+	installed = SPI_processed > 0 && !restoring;
+	if (installed)
+		return;
+	restoring = true;
+	if (SPI_processed == 0)
+		return;
+	if (restored_at == 0)
+		restored_at = GetCurrentTimestamp();
+	age = (GetCurrentTimestamp() - restored_at) / 1000;
+	run(psprintf("SELECT 1 FROM pg_catalog.pg_stat_activity a JOIN pg_catalog.pg_roles r ON r.oid = a.usesysid"
+				 " WHERE a.datid = %u AND a.backend_type = 'client backend' AND r.rolsuper"
+				 " AND a.backend_start < pg_catalog.clock_timestamp() - " INT64_FORMAT " * interval '1 millisecond'"
+				 " AND (a.state <> 'idle' OR a.state_change > pg_catalog.clock_timestamp() - interval '1 minute')",
+				 MyDatabaseId, age), SPI_OK_SELECT);
+	installed = SPI_processed == 0 || age > RESTORE_GRACE;
 }
 
 static int64 partitions_made;

@@ -130,5 +130,24 @@ for my $point (qw(detached entered))
 	all_is_well("standby promoted, $point");
 }
 
+# A dump that is restored when what is in it is overdue, and when a purge had begun: it is restored whole, and then purged.
+{
+	ok(reach('sealed'), 'dump: reached');
+	query(q[SELECT imgpipe.hold_images('case', image_ids => (SELECT array_agg(image_id) FROM imgpipe.images))]);
+	my $dump = $server->basedir . '/dump';
+	$server->command_ok([ 'pg_dump', '-f', $dump, $server->connstr('postgres') ], 'dumped');
+	query('CREATE DATABASE restored');
+	set_fault_point('');
+	$server->command_ok([ 'psql', '-X', '-q', '-v', 'ON_ERROR_STOP=1', '-f', $dump, $server->connstr('restored') ], 'restored without an error');
+	all_is_well('dumped');
+	my $restored = sub { return poll_until($server, $_[0], $_[1], undef, 'restored') };
+	ok($restored->('SELECT (SELECT count(*) FROM imgpipe.partitions WHERE deadline_to <= now()), (SELECT count(*) FROM imgpipe.purges)', '0|0'), 'restored: what is overdue goes');
+	ok($restored->('SELECT count(*) FROM imgpipe.verify_ledger()', 0), 'restored: the chain goes on');
+	ok($restored->(q[SELECT count(DISTINCT deadline_to), count(*) FROM imgpipe.purge_ledger WHERE cause = 'retention'], "$days|$days"), 'restored: each span is in it once');
+	ok($restored->('SELECT sum(images) FROM imgpipe.daily_volume', $images), 'restored: each image is counted once');
+	ok($restored->(q[SELECT count(*) FROM imgpipe.held_images], 12), 'restored: what is held was kept aside');
+	ok($restored->(q[SELECT imgpipe.release_hold('case')], 12), 'restored: until it is released');
+}
+
 $server->stop;
 done_testing();
