@@ -115,11 +115,11 @@ bench:
 	@test/bench/run
 
 # Longer than a test may take; see the head of test/fuzz/run for the settings.
-.PHONY: fuzz sanitize bench-process bench-ingest
+.PHONY: fuzz sanitize bench-process bench-ingest bench-purge
 fuzz: $(DECODER)
 	@test/fuzz/run fuzz
 sanitize:
 	@SOURCES='$(DECODER_SOURCES) $(SHARED_SOURCES)' LIBRARIES='$(DECODER_LIBS)' \
 		FLAGS='$(filter-out -O2 -D_FORTIFY_SOURCE=2 -DHAVE_SECCOMP,$(DECODER_CFLAGS))' test/fuzz/run sanitize
-bench-process bench-ingest: bench-%:
+bench-process bench-ingest bench-purge: bench-%:
 	@test/bench/run $*

@@ -10,22 +10,6 @@
 #include "pipeline/number.h"
 #include "pipeline/pipeline.h"
 
-static const char *const kinds[] = {
-	[OPERATION_TRANSFORM] = "transform",
-	[OPERATION_INPUT] = "input",
-	[OPERATION_OUTPUT] = "output",
-	[OPERATION_ENCODER] = "encoder"
-};
-
-static const char *const types[] = {
-	[ARGUMENT_INTEGER] = "integer",
-	[ARGUMENT_NUMBER] = "number",
-	[ARGUMENT_WORD] = "word",
-	[ARGUMENT_BOOLEAN] = "boolean",
-	[ARGUMENT_COLOR] = "color",
-	[ARGUMENT_TEXT] = "text"
-};
-
 /* What would end a cell. */
 static void
 print_text(const char *text)
@@ -73,7 +57,7 @@ print_range(const ArgumentSpec *argument)
 static void
 print_argument(const ArgumentSpec *argument)
 {
-	printf("| | `%s` | %s | ", argument->name, types[argument->type]);
+	printf("| | `%s` | %s | ", argument->name, argument_type_name(argument->type));
 	print_default(argument);
 	printf(" | ");
 	print_range(argument);
@@ -92,7 +76,7 @@ main(void)
 	printf("| --- | --- | --- | --- | --- | --- |\n");
 	for (o = 0; o < OPERATION_COUNT; o++)
 	{
-		printf("| **%s** | | %s | | | ", operations[o].name, kinds[operations[o].kind]);
+		printf("| **%s** | | %s | | | ", operations[o].name, operation_kind_name(operations[o].kind));
 		print_text(operations[o].description);
 		printf(" |\n");
 		for (a = 0; operations[o].arguments && operations[o].arguments[a].name; a++)

@@ -13,6 +13,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <malloc.h>
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
@@ -37,6 +38,9 @@
 
 /* Enough for libvips and its libraries; each counts against the memory limit. */
 #define THREAD_STACK_SIZE	(2 * 1024 * 1024)
+
+/* Buffers of this size, about a whole image, go back to the system when freed. */
+#define LARGE_BUFFER		(4 * 1024 * 1024)
 
 /* Descriptors that a start needs at once; afterwards nothing can be opened. */
 #define MAX_DESCRIPTORS		32
@@ -93,6 +97,14 @@ sandbox_prepare(uint64_t memory_limit, char *message, size_t size)
 	pthread_attr_setstacksize(&attributes, THREAD_STACK_SIZE);
 	pthread_setattr_default_np(&attributes);
 	pthread_attr_destroy(&attributes);
+
+	/*
+	 * Or else glibc makes a heap for each thread, and keeps in them what was
+	 * freed: a thousand damaged images took 300 MB, of which 2 were in use.
+	 */
+	mallopt(M_ARENA_MAX, 1);
+	mallopt(M_MMAP_THRESHOLD, LARGE_BUFFER);
+	mallopt(M_TRIM_THRESHOLD, 2 * LARGE_BUFFER);
 
 	/*
 	 * RLIMIT_DATA counts every private writable page: heap, large allocations

@@ -386,3 +386,31 @@ const OperationSpec operations[OPERATION_COUNT] = {
 		"or PNG where it is transparent."
 	}
 };
+
+const char *
+operation_kind_name(OperationKind kind)
+{
+	static const char *const names[] = {
+		[OPERATION_TRANSFORM] = "transform",
+		[OPERATION_INPUT] = "input",
+		[OPERATION_OUTPUT] = "output",
+		[OPERATION_ENCODER] = "encoder"
+	};
+
+	return names[kind];
+}
+
+const char *
+argument_type_name(ArgumentType type)
+{
+	static const char *const names[] = {
+		[ARGUMENT_INTEGER] = "integer",
+		[ARGUMENT_NUMBER] = "number",
+		[ARGUMENT_WORD] = "word",
+		[ARGUMENT_BOOLEAN] = "boolean",
+		[ARGUMENT_COLOR] = "color",
+		[ARGUMENT_TEXT] = "text"
+	};
+
+	return names[type];
+}

@@ -125,6 +125,10 @@ struct PipelineError
 
 extern const OperationSpec operations[OPERATION_COUNT];
 
+/* As the reference calls them. */
+extern const char *operation_kind_name(OperationKind kind);
+extern const char *argument_type_name(ArgumentType type);
+
 /* A step without arguments: every value is its default. */
 extern void pipeline_start_step(PipelineStep *step, OperationId operation);
 

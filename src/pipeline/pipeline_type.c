@@ -129,20 +129,12 @@ words_array(const char *const *words)
 static void
 describe_argument(const ArgumentSpec *argument, Datum *values, bool *nulls)
 {
-	static const char *const types[] = {
-		[ARGUMENT_INTEGER] = "integer",
-		[ARGUMENT_NUMBER] = "number",
-		[ARGUMENT_WORD] = "word",
-		[ARGUMENT_BOOLEAN] = "boolean",
-		[ARGUMENT_COLOR] = "color",
-		[ARGUMENT_TEXT] = "text"
-	};
 	bool		is_number = argument->type == ARGUMENT_INTEGER || argument->type == ARGUMENT_NUMBER;
 	PipelineValue fallback = {.number = argument->fallback};
 	char		text[PIPELINE_MAX_TEXT];
 
 	values[COLUMN_ARGUMENT] = CStringGetTextDatum(argument->name);
-	values[COLUMN_TYPE] = CStringGetTextDatum(types[argument->type]);
+	values[COLUMN_TYPE] = CStringGetTextDatum(argument_type_name(argument->type));
 	values[COLUMN_REQUIRED] = BoolGetDatum(argument->required);
 	nulls[COLUMN_ARGUMENT] = nulls[COLUMN_TYPE] = nulls[COLUMN_REQUIRED] = false;
 	if (!argument->required && argument->type != ARGUMENT_TEXT && !isnan(argument->fallback))
@@ -184,18 +176,12 @@ imgpipe_pipeline_operations(PG_FUNCTION_ARGS)
 
 		do
 		{
-			static const char *const kinds[] = {
-				[OPERATION_INPUT] = "input",
-				[OPERATION_TRANSFORM] = "transform",
-				[OPERATION_OUTPUT] = "output",
-				[OPERATION_ENCODER] = "encoder"
-			};
 			Datum		values[N_COLUMNS];
 			bool		nulls[N_COLUMNS];
 
 			memset(nulls, true, sizeof(nulls));
 			values[COLUMN_OPERATION] = CStringGetTextDatum(operation->name);
-			values[COLUMN_KIND] = CStringGetTextDatum(kinds[operation->kind]);
+			values[COLUMN_KIND] = CStringGetTextDatum(operation_kind_name(operation->kind));
 			nulls[COLUMN_OPERATION] = nulls[COLUMN_KIND] = nulls[COLUMN_DESCRIPTION] = false;
 			if (argument == NULL)
 			{
