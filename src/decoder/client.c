@@ -44,12 +44,6 @@
 /* Bytes copied at once: between two of these a query can be cancelled. */
 #define COPY_SIZE		(1024 * 1024)
 
-/* Exit codes of imgpipe-decoder, and of the child that could not become it. */
-#define EXIT_IDLE				0
-#define EXIT_SANDBOX_REFUSED	3
-#define EXIT_SETUP_FAILED		4
-#define EXIT_NOT_EXECUTABLE		127
-
 typedef struct Decoder
 {
 	pid_t		pid;			/* 0: none */
@@ -151,9 +145,9 @@ become_decoder(const char *program, char *const *arguments, int socket, int memo
 		dup2(null_device, STDERR_FILENO) < 0 ||
 		dup2(socket, DECODER_SOCKET_FD) < 0 ||
 		dup2(memory, DECODER_MEMORY_FD) < 0)
-		_exit(EXIT_SETUP_FAILED);
+		_exit(DECODER_EXIT_NOT_STARTED);
 	execve(program, arguments, no_environment);
-	_exit(EXIT_NOT_EXECUTABLE);
+	_exit(DECODER_EXIT_NOT_EXECUTABLE);
 }
 
 /* Makes sure that there is a decoder, started with the settings of now. */
@@ -268,22 +262,24 @@ no_socket:
 static bool
 decoder_lost(int status, DecoderFailure *failure)
 {
-	if (WIFEXITED(status) && WEXITSTATUS(status) == EXIT_SANDBOX_REFUSED)
+	if (WIFEXITED(status) && WEXITSTATUS(status) == DECODER_EXIT_NO_SANDBOX)
 		return decoder_fail(failure, DECODER_LOST, ERRCODE_FEATURE_NOT_SUPPORTED,
 							pstrdup("image decoder refused to run without its sandbox"),
 							pstrdup("This platform has no seccomp, or does not allow it."),
 							"A superuser can accept the risk with imgpipe.allow_unsandboxed_decoder = on.");
-	if (WIFEXITED(status) && WEXITSTATUS(status) == EXIT_NOT_EXECUTABLE)
+	if (WIFEXITED(status) && WEXITSTATUS(status) == DECODER_EXIT_NOT_EXECUTABLE)
 		return decoder_fail(failure, DECODER_LOST, ERRCODE_UNDEFINED_FILE,
 							pstrdup("could not execute the image decoder"),
 							psprintf("The program should be \"%s/" DECODER_PROGRAM "\".", pkglib_path),
 							"Install imgpipe on this server with make install.");
+	if (WIFEXITED(status) && WEXITSTATUS(status) == DECODER_EXIT_OUT_OF_MEMORY)
+		return decoder_fail_memory(failure, decoder.memory_limit);
 	if (WIFEXITED(status))
 		return decoder_fail(failure, DECODER_LOST, ERRCODE_SYSTEM_ERROR,
 							psprintf("imgpipe: the image decoder stopped with exit code %d",
 									 WEXITSTATUS(status)),
 							NULL,
-							WEXITSTATUS(status) == EXIT_SETUP_FAILED ?
+							WEXITSTATUS(status) == DECODER_EXIT_NOT_STARTED ?
 							"Run " DECODER_PROGRAM " by hand to see what it lacks; imgpipe.decoder_memory_limit may be too low." :
 							"A new one starts with the next request.");
 	return decoder_fail(failure, DECODER_LOST, ERRCODE_SYSTEM_ERROR,
@@ -489,7 +485,7 @@ ask(Job *job, DecoderFailure *failure)
 			int			status = decoder_kill();
 
 			/* Its idle time ran out just now: that is nobody's business. */
-			if (n_attempts++ > 0 || !WIFEXITED(status) || WEXITSTATUS(status) != EXIT_IDLE)
+			if (n_attempts++ > 0 || !WIFEXITED(status) || WEXITSTATUS(status) != DECODER_EXIT_IDLE)
 				return decoder_lost(status, failure);
 		}
 	} while (gone);

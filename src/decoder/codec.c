@@ -17,6 +17,7 @@
 #include <stdarg.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #include <gmodule.h>
 
@@ -25,24 +26,42 @@
 /* After larger images than this, freed memory goes back to the system. */
 #define TRIM_PIXELS		(8 * 1024 * 1024)
 
+/*
+ * Nobody reads what libraries log.  After a fatal message GLib ends the process by
+ * a trap, most often because memory has run out: the exit code tells PostgreSQL.
+ */
+static void
+discard_message(GLogLevelFlags level, const char *message)
+{
+	if ((level & (G_LOG_LEVEL_ERROR | G_LOG_FLAG_FATAL)) == 0)
+		return;
+	_exit(message != NULL && (strstr(message, "alloc") != NULL || strstr(message, "thread") != NULL) ?
+		  DECODER_EXIT_OUT_OF_MEMORY : DECODER_EXIT_GAVE_UP);
+}
+
 static void
 discard_log(const gchar *domain, GLogLevelFlags level, const gchar *message,
 			gpointer data)
 {
 	(void) domain;
-	(void) level;
-	(void) message;
 	(void) data;
+	discard_message(level, message);
 }
 
 static GLogWriterOutput
 discard_structured_log(GLogLevelFlags level, const GLogField *fields,
 					   gsize n_fields, gpointer data)
 {
-	(void) level;
-	(void) fields;
-	(void) n_fields;
+	const char *message = NULL;
+	gsize		i;
+
 	(void) data;
+	for (i = 0; i < n_fields; i++)
+	{
+		if (strcmp(fields[i].key, "MESSAGE") == 0)
+			message = fields[i].value;
+	}
+	discard_message(level, message);
 	return G_LOG_WRITER_HANDLED;
 }
 
@@ -289,7 +308,8 @@ read_output_facts(const void *bytes, size_t length, DecoderReply *reply,
 	VipsImage  *image;
 
 	if (!codec_identify(&output, &probe) || !codec_open(&output, &probe, 1, &image))
-		return codec_fail(reply, DECODER_FAILED, "could not read back the result");
+		return codec_fail(reply, probe.status == DECODER_OUT_OF_MEMORY ? DECODER_OUT_OF_MEMORY : DECODER_FAILED,
+						  "could not read back the result: %s", probe.message);
 	codec_read_facts(image, &probe.facts);
 	g_object_unref(image);
 	*facts = probe.facts;

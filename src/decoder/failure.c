@@ -21,6 +21,15 @@ decoder_fail(DecoderFailure *failure, DecoderFailureKind kind, int sqlerrcode,
 	return false;
 }
 
+bool
+decoder_fail_memory(DecoderFailure *failure, int memory_limit)
+{
+	return decoder_fail(failure, DECODER_REJECTED, ERRCODE_PROGRAM_LIMIT_EXCEEDED,
+						pstrdup("image needs more memory than its decoder may have"),
+						psprintf("imgpipe.decoder_memory_limit is %d MB.", memory_limit),
+						"A superuser can raise imgpipe.decoder_memory_limit; or use a smaller image or a cheaper pipeline.");
+}
+
 void
 decoder_throw(const DecoderFailure *failure)
 {
@@ -87,10 +96,7 @@ decoder_explain(const DecoderReply *reply, const char *bytes, Size length, int m
 						 psprintf("%s.", message), NULL);
 			return NULL;
 		case DECODER_OUT_OF_MEMORY:
-			decoder_fail(failure, DECODER_REJECTED, ERRCODE_PROGRAM_LIMIT_EXCEEDED,
-						 pstrdup("image needs more memory than its decoder may have"),
-						 psprintf("imgpipe.decoder_memory_limit is %d MB.", memory_limit),
-						 "Raise imgpipe.decoder_memory_limit, or use a smaller image.");
+			decoder_fail_memory(failure, memory_limit);
 			return NULL;
 		case DECODER_LIMIT:
 			switch ((DecoderLimit) reply->limit)

@@ -11,6 +11,9 @@
 extern bool decoder_fail(DecoderFailure *failure, DecoderFailureKind kind, int sqlerrcode,
 						 char *message, char *detail, const char *hint);
 
+/* The failure of what needs more memory than a decoder may have, in MB. Returns false. */
+extern bool decoder_fail_memory(DecoderFailure *failure, int memory_limit);
+
 /*
  * Fills in the failure that a reply other than DECODER_OK tells of, to a request
  * whose input 0 was these bytes.  NULL, or what no honest decoder says.

@@ -25,11 +25,6 @@
 #include "decoder/sandbox.h"
 #include "pipeline/pipeline.h"
 
-/* How the program ends. */
-#define EXIT_USAGE			2
-#define EXIT_NO_SANDBOX		3
-#define EXIT_START_FAILED	4
-
 typedef struct Options
 {
 	uint64_t	memory_limit;	/* bytes, 0 for none */
@@ -295,15 +290,15 @@ serve(uint64_t memory_limit)
 			continue;
 		/* Hung up, or no request for as long as the socket's timeout. */
 		if (length <= 0)
-			return 0;
+			return DECODER_EXIT_IDLE;
 		answer(&request, length == sizeof(request), &reply);
 		while (send(DECODER_SOCKET_FD, &reply, sizeof(reply), MSG_NOSIGNAL) < 0)
 		{
 			if (errno != EINTR)
-				return 0;
+				return DECODER_EXIT_IDLE;
 		}
 		if (is_worn_out(memory_limit))
-			return 0;
+			return DECODER_EXIT_IDLE;
 	}
 }
 
@@ -326,22 +321,22 @@ main(int argc, char **argv)
 	if (!read_options(argc, argv, &options) || !has_descriptors())
 	{
 		explain(stderr);
-		return EXIT_USAGE;
+		return DECODER_EXIT_USAGE;
 	}
 
 	if (!bind_to_parent(options.parent))
-		return EXIT_START_FAILED;
+		return DECODER_EXIT_NOT_STARTED;
 	if (!sandbox_prepare(options.memory_limit, message, sizeof(message)) ||
 		!codec_start(message, sizeof(message)))
 	{
 		fprintf(stderr, "imgpipe-decoder: %s\n", message);
-		return EXIT_START_FAILED;
+		return DECODER_EXIT_NOT_STARTED;
 	}
 	sandboxed = sandbox_enter(message, sizeof(message));
 	if (!sandboxed && !options.allow_unsandboxed)
 	{
 		fprintf(stderr, "imgpipe-decoder: %s\n", message);
-		return EXIT_NO_SANDBOX;
+		return DECODER_EXIT_NO_SANDBOX;
 	}
 	/* Not through exit(): handlers of a hundred libraries have nothing to add. */
 	_exit(serve(options.memory_limit));

@@ -34,6 +34,18 @@
 #define DECODER_MESSAGE_SIZE	256
 #define DECODER_MAX_METADATA	(16 * 1024 * 1024)	/* bytes of XMP or ICC profile */
 
+/* How the program ends; how PostgreSQL's child does that could not become it. */
+typedef enum DecoderExit
+{
+	DECODER_EXIT_IDLE = 0,		/* nothing more to do, or no memory to do it well */
+	DECODER_EXIT_USAGE = 2,
+	DECODER_EXIT_NO_SANDBOX = 3,
+	DECODER_EXIT_NOT_STARTED = 4,
+	DECODER_EXIT_OUT_OF_MEMORY = 5, /* in a library that would have aborted */
+	DECODER_EXIT_GAVE_UP = 6,	/* the same for another reason */
+	DECODER_EXIT_NOT_EXECUTABLE = 127
+} DecoderExit;
+
 typedef enum DecoderOperation
 {
 	DECODER_PROBE = 1,			/* header only: facts, no outputs */

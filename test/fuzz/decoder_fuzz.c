@@ -78,6 +78,7 @@ typedef struct Counts
 	long		slow;			/* at work for longer than PostgreSQL would let it */
 	long		hung;			/* silent as long, doing nothing */
 	long		signals[MAX_SIGNAL];
+	long		exhausted;		/* decoders that a library ended because it had no memory */
 	long		exits;
 	long		retired;		/* decoders that had no more memory to work well */
 	long		base_memory;	/* kB, of a decoder that has done nothing */
@@ -209,6 +210,11 @@ replace_decoder(const char *what, long number, const void *bytes, size_t length)
 	{
 		count(&counts->signals[WTERMSIG(status) % MAX_SIGNAL]);
 		snprintf(why, sizeof(why), "signal-%d", WTERMSIG(status));
+	}
+	else if (info.si_pid != 0 && WEXITSTATUS(status) == DECODER_EXIT_OUT_OF_MEMORY)
+	{
+		count(&counts->exhausted);
+		snprintf(why, sizeof(why), "out-of-memory");
 	}
 	else if (info.si_pid != 0)
 	{
@@ -489,7 +495,7 @@ report(long mutants, long frames, int jobs)
 {
 	long		accesses = 0;
 	long		unused = 0;
-	long		deaths = counts->exits;
+	long		deaths = counts->exits + counts->exhausted;
 	long		limit = counts->base_memory + (long) (memory_megabytes * 1024);
 	int			i;
 
@@ -509,8 +515,8 @@ report(long mutants, long frames, int jobs)
 		if (i == SIGSEGV || i == SIGBUS || i == SIGILL || i == SIGFPE || i == SIGSYS)
 			accesses += counts->signals[i];
 	}
-	printf("# decoders that made way for another: %ld; exited otherwise: %ld; stopped after %d ms of work: %ld; without work: %ld\n",
-		   counts->retired, counts->exits, PATIENCE, counts->slow, counts->hung);
+	printf("# decoders that made way for another: %ld; ran out of memory: %ld; exited otherwise: %ld; stopped after %d ms of work: %ld; without work: %ld\n",
+		   counts->retired, counts->exhausted, counts->exits, PATIENCE, counts->slow, counts->hung);
 	printf("# peak of memory: %ld kB, %ld kB at the start, limit %llu MB\n",
 		   counts->peak_memory, counts->base_memory, (unsigned long long) memory_megabytes);
 	printf("# descriptors of a decoder: %ld at first, %ld at last\n",
