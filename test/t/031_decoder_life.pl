@@ -19,9 +19,9 @@ $node->safe_psql('postgres', qq[
 	-- The children of this backend that are decoders: "R 123" or "Z 123", by their states.
 	CREATE FUNCTION decoders() RETURNS text LANGUAGE sql VOLATILE AS \$\$
 		SELECT string_agg(stat[3] || ' ' || stat[1], ', ')
-		FROM pg_ls_dir('/proc') entry,
-			LATERAL regexp_match(pg_read_file('/proc/' || entry || '/stat', 0, 1000, true), '^(\\d+) \\((.*)\\) (\\S) (\\d+)') stat
-		WHERE entry ~ '^\\d+\$' AND stat[2] = 'imgpipe-decoder' AND stat[4] = pg_backend_pid()::text \$\$;
+		FROM string_to_table(pg_read_file(format('/proc/self/task/%s/children', pg_backend_pid())), ' ') child,
+			LATERAL regexp_match(pg_read_file('/proc/' || child || '/stat'), '^(\\d+) \\((.*)\\) (\\S)') stat
+		WHERE child <> '' AND stat[2] = 'imgpipe-decoder' \$\$;
 	CREATE FUNCTION use_decoder() RETURNS integer LANGUAGE sql VOLATILE AS
 		'SELECT imgpipe.image_width(imgpipe.thumbnail(content, 7, 7)) FROM photo';
 	CREATE PROCEDURE wait_for_no_decoder() LANGUAGE plpgsql AS \$\$

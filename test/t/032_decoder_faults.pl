@@ -147,6 +147,6 @@ cmp_ok(time - $began, '<', 5, 'in time');
 
 ok($node->safe_psql('postgres', 'SELECT true') eq 't', 'the server lives');
 unlike(slurp_file($node->logfile), qr/terminated by signal|PANIC|TRAP:/, 'and no process of it died');
-ok(poll_code(sub { decoder_pids($node) == 0 }), 'no decoder is left behind');
+ok(poll_code(sub { (my @pids = decoder_pids($node)) == 0 }), 'no decoder is left behind');
 $node->stop;
 done_testing();

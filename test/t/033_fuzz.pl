@@ -55,6 +55,6 @@ cmp_ok($children, '<=', 1, 'no process leaks');
 is_deeply([ grep { !/^(done|not (taken|processed): (22P03|0A000|54000|22023|38000|58000)): / } @outcomes ], [], 'each was processed or refused with a reason');
 is($node->safe_psql('postgres', 'SELECT pg_postmaster_start_time()'), $started, 'the server was not restarted');
 unlike(slurp_file($node->logfile), qr/terminated by signal|PANIC|TRAP:/, 'no process of it died');
-ok(poll_code(sub { decoder_pids($node) == 0 }), 'no decoder is left behind');
+ok(poll_code(sub { (my @pids = decoder_pids($node)) == 0 }), 'no decoder is left behind');
 $node->stop;
 done_testing();
