@@ -81,6 +81,7 @@ run(const Input *input, const Task *task)
 {
 	VipsImage  *image = load(input, task);
 	VipsImage  *small;
+	VipsImage  *converted;
 	void	   *output = NULL;
 	size_t		length = 0;
 	int			failed;
@@ -92,6 +93,15 @@ run(const Input *input, const Task *task)
 	g_object_unref(image);
 	if (failed)
 		return 0;
+	/* As process_image() and sharp do: the outputs have no profile. */
+	if (vips_image_get_typeof(small, VIPS_META_ICC_NAME) != 0)
+	{
+		failed = vips_icc_transform(small, &converted, "srgb", "embedded", TRUE, NULL);
+		g_object_unref(small);
+		if (failed)
+			return 0;
+		small = converted;
+	}
 
 	if (strcmp(task->format, "jpeg") == 0)
 		failed = vips_jpegsave_buffer(small, &output, &length,
