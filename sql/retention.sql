@@ -16,7 +16,7 @@ CREATE VIEW ledger AS SELECT l.entry - b.entry AS entry, cause, deadline_to, row
 -- the longest retention
 CREATE ROLE regress_imgpipe_app;
 GRANT USAGE ON SCHEMA imgpipe TO regress_imgpipe_app;
-GRANT INSERT ON imgpipe.images TO regress_imgpipe_app;
+GRANT INSERT, SELECT, UPDATE ON imgpipe.images TO regress_imgpipe_app;
 GRANT SELECT ON samples TO regress_imgpipe_app;
 SELECT imgpipe.longest_retention();
 SELECT imgpipe.purge_at(imgpipe.new_image_id(now() + interval '2 hours')) - now() BETWEEN '01:59' AND '02:01' AS two_hours;
@@ -26,6 +26,8 @@ SET ROLE regress_imgpipe_app;
 SET imgpipe.max_retention = '30d';
 INSERT INTO imgpipe.images (image_id, content) SELECT imgpipe.new_image_id(now() + interval '6 days 23 hours'), file FROM samples WHERE name = 'jpeg';
 INSERT INTO imgpipe.images (image_id, content) SELECT overlay(imgpipe.first_image_id(now() + interval '7 days 1 minute')::text PLACING '8' FROM 15)::uuid, file FROM samples WHERE name = 'jpeg';
+UPDATE imgpipe.images SET image_id = overlay(imgpipe.first_image_id(now() + interval '7 days 1 minute')::text PLACING '8' FROM 15)::uuid;
+UPDATE imgpipe.images SET image_id = overlay(imgpipe.first_image_id(now() - interval '1 minute')::text PLACING '8' FROM 15)::uuid;
 RESET ROLE;
 \set VERBOSITY default
 SET imgpipe.max_retention = '9d';
@@ -49,6 +51,12 @@ SELECT c.relname AS table, string_agg(a.attname, ' ' ORDER BY a.attnum) AS not_s
 	FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid
 	WHERE c.oid IN (SELECT parent FROM imgpipe.partitioned_tables) AND a.attnum > 0 AND a.attstattarget = 0
 	GROUP BY c.oid, c.relname ORDER BY 1;
+
+-- every table has the fence and the longest retention, for reading and for writing
+SELECT t.name FROM imgpipe.partitioned_tables t
+	WHERE (SELECT count(*) FROM pg_policy p JOIN pg_class c ON c.oid = p.polrelid AND c.relrowsecurity
+		WHERE p.polrelid = t.parent AND p.polcmd = '*' AND NOT p.polpermissive
+			AND (pg_get_expr(p.polqual, p.polrelid) LIKE '%fence()%' OR pg_get_expr(p.polwithcheck, p.polrelid) LIKE '%horizon()%')) <> 2;
 
 -- seal, count, drop, ledger
 SELECT overdue('2020-03-01'), overdue('2020-03-02');
@@ -92,6 +100,70 @@ UPDATE imgpipe.purges SET retry_at = now();
 SELECT imgpipe.purge_next_partition(), to_regclass('imgpipe_partitions.images_20200303_00');
 SELECT count(*) FROM imgpipe.purges;
 SELECT count(*) FROM ledger WHERE deadline_to = '2020-03-03 06:00';
+
+-- views that the fence does not hold for, copies, publications
+CREATE ROLE regress_imgpipe_reader;
+GRANT USAGE ON SCHEMA imgpipe TO regress_imgpipe_reader;
+GRANT SELECT ON imgpipe.images TO regress_imgpipe_reader;
+CREATE VIEW owners AS SELECT image_id, source_key FROM imgpipe.images;
+CREATE VIEW unshared AS SELECT source_key FROM imgpipe.images;
+CREATE VIEW invokers WITH (security_invoker) AS SELECT image_id, source_key FROM imgpipe.images;
+CREATE VIEW nested AS SELECT source_key FROM invokers;
+CREATE VIEW nested_deeper AS SELECT source_key FROM unshared;
+CREATE VIEW of_ours AS SELECT day, images FROM imgpipe.sealed_daily_volume;
+CREATE VIEW readers AS SELECT source_key FROM imgpipe.images;
+ALTER VIEW readers OWNER TO regress_imgpipe_reader;
+GRANT SELECT ON owners, invokers, nested, nested_deeper, of_ours, readers TO regress_imgpipe_reader;
+CREATE MATERIALIZED VIEW copy AS SELECT source_key FROM readers;
+SET client_min_messages = error;
+CREATE PUBLICATION regress_imgpipe_publication FOR TABLE imgpipe.results, samples;
+RESET client_min_messages;
+SELECT overdue('2020-03-06');
+SELECT count(arrive('2020-03-06', 'hidden', 'ada'));
+SET ROLE regress_imgpipe_reader;
+SELECT (SELECT count(*) FROM imgpipe.images) AS images, (SELECT count(*) FROM invokers) AS invokers, (SELECT count(*) FROM readers) AS readers,
+	(SELECT count(*) FROM owners) AS owners, (SELECT count(*) FROM nested) AS nested, (SELECT count(*) FROM nested_deeper) AS nested_deeper, (SELECT count(*) FROM imgpipe.images i JOIN invokers USING (image_id)) AS joined;
+COPY imgpipe.images (source_key) TO STDOUT;
+RESET ROLE;
+SELECT value, regexp_replace(detail, 'of .*, whom', 'of #, whom') AS detail, hint FROM imgpipe.retention_report() WHERE value LIKE 'view %';
+SELECT place, detail, hint FROM imgpipe.retention_residue() WHERE place ~ '^(materialized view|publication)';
+SELECT imgpipe.purge_next_partition();
+DROP PUBLICATION regress_imgpipe_publication;
+DROP MATERIALIZED VIEW copy;
+DROP VIEW owners, nested, nested_deeper, invokers, of_ours, unshared, readers;
+DROP OWNED BY regress_imgpipe_reader;
+DROP ROLE regress_imgpipe_reader;
+
+-- a foreign key to images: what nothing refers to goes, the report says what to do about the rest
+CREATE TABLE refers (image_id uuid REFERENCES imgpipe.images);
+SELECT overdue('2020-03-07'), overdue('2020-03-08');
+INSERT INTO refers SELECT arrive('2020-03-07', 'referred', 'ada');
+SELECT count(arrive('2020-03-08', 'a', 'ada'));
+SET client_min_messages = error;
+SELECT imgpipe.purge_next_partition(), imgpipe.purge_next_partition();
+RESET client_min_messages;
+SELECT cause, deadline_to, row_counts -> 'images' AS images FROM ledger WHERE deadline_to >= '2020-03-07';
+SELECT regexp_replace(value, '_fkey\d*', '_fkey') AS value, regexp_replace(detail, '\(\S{36}\)', '(...)') AS detail, regexp_replace(hint, 'next at .*', 'next at ...') AS hint
+	FROM imgpipe.retention_report() WHERE item = 'problem' AND value LIKE 'purge of%';
+DROP TABLE refers;
+UPDATE imgpipe.purges SET retry_at = now();
+SELECT imgpipe.purge_next_partition(), imgpipe.purge_next_partition(), imgpipe.purge_next_partition();
+
+-- operators and functions of the same names do nothing, whatever the session's search_path
+CREATE SCHEMA regress_trap;
+CREATE FUNCTION regress_trap.trap(uuid, uuid) RETURNS boolean LANGUAGE plpgsql AS $$BEGIN RAISE EXCEPTION 'trapped'; END$$;
+CREATE OPERATOR regress_trap.< (LEFTARG = uuid, RIGHTARG = uuid, FUNCTION = regress_trap.trap);
+CREATE OPERATOR regress_trap.= (LEFTARG = uuid, RIGHTARG = uuid, FUNCTION = regress_trap.trap);
+CREATE FUNCTION regress_trap.clock_timestamp() RETURNS timestamptz LANGUAGE plpgsql AS $$BEGIN RAISE EXCEPTION 'trapped'; END$$;
+CREATE FUNCTION regress_trap.to_jsonb(anyelement) RETURNS jsonb LANGUAGE plpgsql AS $$BEGIN RAISE EXCEPTION 'trapped'; END$$;
+SELECT overdue('2020-03-09');
+SELECT count(arrive('2020-03-09', 'k', 'ada'));
+SET search_path = regress_trap, pg_catalog, public;
+SELECT imgpipe.purge_next_partition(), imgpipe.purge_next_partition();
+RESET search_path;
+SET client_min_messages = error;
+DROP SCHEMA regress_trap CASCADE;
+RESET client_min_messages;
 
 -- a trigger that somebody may put on the tables does not run with the rights of the purge
 CREATE ROLE regress_imgpipe_attacker;
@@ -241,6 +313,13 @@ SELECT imgpipe.declare_copy('base backups', '14 days'), imgpipe.declare_copy('WA
 SELECT place, detail, gone_by - (SELECT max(purged_at) FROM imgpipe.purge_ledger) AS after_last_purge, hint
 	FROM imgpipe.retention_residue() WHERE place IN ('base backups', 'WAL archive') ORDER BY place;
 SELECT imgpipe.declare_copy('base backups', NULL), imgpipe.declare_copy('WAL archive', NULL);
+CREATE SERVER regress_imgpipe_broker FOREIGN DATA WRAPPER imgpipe_kafka OPTIONS (bootstrap_servers '127.0.0.1:1');
+SELECT imgpipe.create_source('undeclared', 'regress_imgpipe_broker', 'photos') > 0 AS created;
+SELECT place, detail, gone_by, hint FROM imgpipe.retention_residue() WHERE place LIKE 'topic%';
+SELECT imgpipe.declare_copy('topic photos', '8 days');
+SELECT place, detail, gone_by - now() AS gone_in, hint FROM imgpipe.retention_residue() WHERE place LIKE 'topic%';
+SELECT imgpipe.drop_source('undeclared'), imgpipe.declare_copy('topic photos', NULL);
+DROP SERVER regress_imgpipe_broker;
 SELECT place, hint FROM imgpipe.retention_residue() WHERE place = 'base backups';
 SET log_min_duration_statement = 100;
 SELECT detail, hint FROM imgpipe.retention_residue() WHERE place = 'server log' AND detail LIKE '%duration%';

@@ -119,6 +119,10 @@ typedef struct IngestWorker
 	TimestampTz told_at;		/* when Kafka was last told our positions */
 	bool		telling;		/* and has not answered yet */
 	bool		assignment_stale;
+	TimestampTz retention_asked_at; /* when Kafka was asked how long it keeps the topic's messages */
+	bool		retention_told; /* it has answered, and the table does not know yet */
+	KafkaRetention retention;
+	char		retention_error[KAFKA_ERROR_SIZE];	/* empty: there is none */
 	char		outage[KAFKA_ERROR_SIZE];	/* why the look at the topic failed; empty: it did not */
 	char		broker_error[KAFKA_ERROR_SIZE]; /* the library's last words on it */
 	TimestampTz broker_error_at;
@@ -174,8 +178,8 @@ extern void positions_advance(IngestWorker *worker, int n, const PositionMove *m
 /* Writes how far the topic is, for source_partitions while nothing is ingested. */
 extern void positions_show_ends(IngestWorker *worker);
 
-/* Forgets batches that are older than imgpipe.ingest_history. */
-extern void batches_forget(void);
+/* Writes for how long Kafka keeps the topic's messages, for retention_residue(). */
+extern void retention_show(IngestWorker *worker);
 
 /* Whether more tasks are queued than the source lets. */
 extern bool backlog_is_long(const IngestSource *source);

@@ -256,6 +256,11 @@ take_event(IngestWorker *worker)
 		case KAFKA_COMMITTED:
 			take_answer(worker, &event);
 			break;
+		case KAFKA_RETENTION:
+			worker->retention = event.retention;
+			strlcpy(worker->retention_error, event.error, sizeof(worker->retention_error));
+			worker->retention_told = true;
+			break;
 	}
 	if (kind == KAFKA_MESSAGE || kind == KAFKA_END_OF_PARTITION)
 	{

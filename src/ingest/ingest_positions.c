@@ -454,19 +454,27 @@ positions_show_ends(IngestWorker *worker)
 }
 
 void
-batches_forget(void)
+retention_show(IngestWorker *worker)
 {
-	Oid			type = INT4OID;
-	Datum		value = Int32GetDatum(imgpipe_ingest_history);
+	Oid			types[] = {INT4OID, INT8OID, INT8OID, TEXTOID};
+	bool		known = worker->retention_error[0] == '\0';
+	Datum		values[] = {
+		Int32GetDatum(worker->arguments->object),
+		Int64GetDatum(worker->retention.retention_ms),
+		Int64GetDatum(worker->retention.segment_ms),
+		CStringGetTextDatum(worker->retention_error)
+	};
+	char		nulls[] = {' ', known ? ' ' : 'n', known ? ' ' : 'n', known ? 'n' : ' '};
 	InternalScope scope;
 	MemoryContext context = CurrentMemoryContext;
 
-	worker_transaction_begin("forgetting old batches");
+	worker_transaction_begin("writing how long Kafka keeps the topic");
 	internal_begin(&scope);
-	if (SPI_execute_with_args("DELETE FROM imgpipe.ingest_batches b"
-							  " WHERE b.committed_at < pg_catalog.clock_timestamp() - pg_catalog.make_interval(mins => $1)",
-							  1, &type, &value, NULL, false, 0) != SPI_OK_DELETE)
-		elog(ERROR, "could not delete old batches");
+	if (SPI_execute_with_args("INSERT INTO imgpipe.source_topics (source_id, retention_ms, segment_ms, error) VALUES ($1, $2, $3, $4)"
+							  " ON CONFLICT (source_id) DO UPDATE SET retention_ms = EXCLUDED.retention_ms,"
+							  "  segment_ms = EXCLUDED.segment_ms, error = EXCLUDED.error, told_at = EXCLUDED.told_at",
+							  lengthof(types), types, values, nulls, false, 0) != SPI_OK_INSERT)
+		elog(ERROR, "could not write how long Kafka keeps the topic");
 	internal_end(&scope);
 	worker_transaction_commit();
 	MemoryContextSwitchTo(context);

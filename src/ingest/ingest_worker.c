@@ -40,14 +40,13 @@
 #define FIRST_BACKOFF		200
 #define LAST_BACKOFF		10000
 #define QUESTION_TIMEOUT	1000
-#define FORGET_INTERVAL		600000	/* between deletions of old history */
+#define RETENTION_INTERVAL	600000	/* between questions for how long the topic keeps messages */
 #define BACKLOG_INTERVAL	1000	/* between looks at the queue of tasks */
 
 PGDLLEXPORT void imgpipe_ingest_main(Datum argument);
 
 static IngestWorker *worker = NULL;
 
-static TimestampTz forgot_at;	/* when old history was last deleted */
 static char reported[KAFKA_ERROR_SIZE];	/* the problem that the log knows of */
 
 /* Ends the worker where the controller asks for it; outside of transactions. */
@@ -125,6 +124,8 @@ session_end(void)
 	worker->outage[0] = worker->broker_error[0] = '\0';
 	worker->told_at = 0;
 	worker->telling = false;
+	worker->retention_asked_at = 0;
+	worker->retention_told = false;
 }
 
 /* No library thread may be left when exit() runs its handlers. */
@@ -198,6 +199,24 @@ cluster_is_the_same(void)
 	return false;
 }
 
+/* For how long Kafka keeps what is purged here: its answer comes as an event. */
+static void
+look_at_retention(void)
+{
+	TimestampTz now = GetCurrentTimestamp();
+
+	if (worker->arguments->slice != 0)
+		return;
+	if (worker->retention_told)
+		retention_show(worker);
+	worker->retention_told = false;
+	if (TimestampDifferenceExceeds(worker->retention_asked_at, now, RETENTION_INTERVAL))
+	{
+		kafka_client_ask_retention(worker->client);
+		worker->retention_asked_at = now;
+	}
+}
+
 /* False where something that may pass is in the way. */
 static bool
 session_begin(void)
@@ -245,6 +264,7 @@ session_begin(void)
 		return false;
 	}
 	partitions_assign(worker);
+	look_at_retention();
 	batch_begin();
 	worker->blocked_since = worker->next_look = GetCurrentTimestamp();
 	worker->next_look = TimestampTzPlusMilliseconds(worker->next_look, LOOK_INTERVAL);
@@ -430,12 +450,8 @@ look(void)
 	}
 	if (lag() > 0)
 		positions_show_ends(worker);
-	if (worker->arguments->slice == 0 &&
-		TimestampDifferenceExceeds(forgot_at, GetCurrentTimestamp(), FORGET_INTERVAL))
-	{
-		batches_forget();
-		forgot_at = GetCurrentTimestamp();
-	}
+	if (fine)
+		look_at_retention();
 	if (TimestampDifferenceExceeds(worker->blocked_since, GetCurrentTimestamp(), BLOCKED_INTERVAL))
 		unblock_all();
 	worker->next_look = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), fine ? LOOK_INTERVAL : OUTAGE_INTERVAL);

@@ -349,6 +349,54 @@ read_error(rd_kafka_event_t *source, KafkaEvent *event)
 	}
 }
 
+/* What is not deleted, but only compacted, is kept for ever. */
+static void
+read_setting(const char *name, const char *value, KafkaRetention *retention, bool *deletes)
+{
+	if (strcmp(name, "cleanup.policy") == 0)
+		*deletes = strstr(value, "delete") != NULL;
+	else if (strcmp(name, "retention.ms") == 0)
+		retention->retention_ms = strtoll(value, NULL, 10);
+	else if (strcmp(name, "segment.ms") == 0)
+		retention->segment_ms = strtoll(value, NULL, 10);
+}
+
+static void
+read_retention(rd_kafka_event_t *source, KafkaEvent *event)
+{
+	const rd_kafka_DescribeConfigs_result_t *result = rd_kafka_event_DescribeConfigs_result(source);
+	const rd_kafka_ConfigResource_t **resources = NULL;
+	const rd_kafka_ConfigEntry_t **entries;
+	const char *failure = NULL;
+	bool		deletes = false;
+	size_t		n;
+	size_t		i;
+
+	event->partition = -1;
+	event->retention.retention_ms = -1;
+	event->retention.segment_ms = 0;
+	if (rd_kafka_event_error(source) != RD_KAFKA_RESP_ERR_NO_ERROR)
+		failure = rd_kafka_event_error_string(source);
+	else
+	{
+		resources = rd_kafka_DescribeConfigs_result_resources(result, &n);
+		if (n != 1)
+			failure = "the broker did not answer for the topic";
+		else if (rd_kafka_ConfigResource_error(resources[0]) != RD_KAFKA_RESP_ERR_NO_ERROR)
+			failure = rd_kafka_ConfigResource_error_string(resources[0]);
+	}
+	strlcpy(event->error, failure ? failure : "", sizeof(event->error));
+	if (failure)
+		return;
+	entries = rd_kafka_ConfigResource_configs(resources[0], &n);
+	for (i = 0; i < n; i++)
+		if (rd_kafka_ConfigEntry_value(entries[i]) != NULL)
+			read_setting(rd_kafka_ConfigEntry_name(entries[i]), rd_kafka_ConfigEntry_value(entries[i]),
+						 &event->retention, &deletes);
+	if (!deletes)
+		event->retention.retention_ms = -1;
+}
+
 KafkaEventKind
 kafka_client_poll(KafkaClient *client, KafkaBatch *batch, KafkaEvent *event)
 {
@@ -383,6 +431,10 @@ kafka_client_poll(KafkaClient *client, KafkaBatch *batch, KafkaEvent *event)
 				event->partition = -1;
 				strlcpy(event->error, rd_kafka_event_error(source) == RD_KAFKA_RESP_ERR_NO_ERROR ? "" :
 						rd_kafka_err2str(rd_kafka_event_error(source)), sizeof(event->error));
+				break;
+			case RD_KAFKA_EVENT_DESCRIBECONFIGS_RESULT:
+				kind = KAFKA_RETENTION;
+				read_retention(source, event);
 				break;
 			default:
 				break;
@@ -520,6 +572,16 @@ kafka_client_commit(KafkaClient *client, int n, const int32 *partitions, const i
 										  partitions[i])->offset = offsets[i];
 	rd_kafka_commit_queue(client->handle, list, client->queue, NULL, NULL);
 	rd_kafka_topic_partition_list_destroy(list);
+}
+
+void
+kafka_client_ask_retention(KafkaClient *client)
+{
+	rd_kafka_ConfigResource_t *asked = rd_kafka_ConfigResource_new(RD_KAFKA_RESOURCE_TOPIC,
+																   rd_kafka_topic_name(client->topic));
+
+	rd_kafka_DescribeConfigs(client->handle, &asked, 1, NULL, client->queue);
+	rd_kafka_ConfigResource_destroy(asked);
 }
 
 int64

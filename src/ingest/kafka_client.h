@@ -43,14 +43,23 @@ typedef enum KafkaEventKind
 	KAFKA_PARTITION_ERROR,		/* the library goes on trying */
 	KAFKA_BROKER_ERROR,			/* of one broker; the library goes on trying */
 	KAFKA_UNREACHABLE,			/* no broker can be reached; likewise */
-	KAFKA_COMMITTED				/* the answer to kafka_client_commit(); error is empty where it went well */
+	KAFKA_COMMITTED,			/* the answer to kafka_client_commit(); error is empty where it went well */
+	KAFKA_RETENTION				/* the answer to kafka_client_ask_retention(); likewise */
 } KafkaEventKind;
+
+/* For how long a topic keeps a message: its own retention, and that of the segment it is in. */
+typedef struct KafkaRetention
+{
+	int64		retention_ms;	/* -1: for ever */
+	int64		segment_ms;
+} KafkaRetention;
 
 typedef struct KafkaEvent
 {
 	int32		partition;		/* -1 where it is about none */
 	int64		offset;
 	KafkaMessage message;
+	KafkaRetention retention;
 	char		error[KAFKA_ERROR_SIZE];
 } KafkaEvent;
 
@@ -118,6 +127,9 @@ extern char *kafka_client_cluster(KafkaClient *client, int timeout);
  */
 extern void kafka_client_commit(KafkaClient *client, int n, const int32 *partitions,
 								const int64 *offsets);
+
+/* Asks how long the topic keeps its messages; does not wait.  KAFKA_RETENTION tells. */
+extern void kafka_client_ask_retention(KafkaClient *client);
 
 /* The end of a partition as last heard of, or -1; asks nobody. */
 extern int64 kafka_client_high_watermark(KafkaClient *client, int32 partition);

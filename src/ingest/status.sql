@@ -76,6 +76,19 @@ COMMENT ON COLUMN imgpipe.source_partitions.high_watermark IS 'End of the partit
 COMMENT ON COLUMN imgpipe.source_partitions.lag_seconds IS 'How long ago the last ingested message was made; 0 where there is none after it.';
 COMMENT ON COLUMN imgpipe.source_partitions.messages IS 'Messages ever ingested, dead letters included.';
 
+CREATE TABLE imgpipe.source_topics (
+	source_id integer PRIMARY KEY REFERENCES imgpipe.sources ON DELETE CASCADE,
+	retention_ms bigint,
+	segment_ms bigint,
+	error text,
+	told_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp()
+);
+COMMENT ON TABLE imgpipe.source_topics IS
+'For how long Kafka keeps the messages of each source''s topic, as the broker told the source''s worker: at its start and then every 10 minutes. Read by retention_residue(). Not dumped.';
+COMMENT ON COLUMN imgpipe.source_topics.retention_ms IS 'retention.ms of the topic; -1: for ever, also where cleanup.policy only compacts.';
+COMMENT ON COLUMN imgpipe.source_topics.segment_ms IS 'segment.ms: a message goes with its segment, which is closed after this time at the latest.';
+COMMENT ON COLUMN imgpipe.source_topics.error IS 'Why the broker does not tell.';
+
 CREATE TABLE imgpipe.ingest_batches (
 	source text NOT NULL,
 	worker integer NOT NULL,
@@ -88,12 +101,29 @@ CREATE TABLE imgpipe.ingest_batches (
 );
 CREATE INDEX ON imgpipe.ingest_batches USING brin (committed_at);
 COMMENT ON TABLE imgpipe.ingest_batches IS
-'One row for each transaction of an ingest worker that wrote messages, in that transaction: what was ingested when, for imgpipe.ingest_history. Not dumped. Workers delete what is older every 10 minutes.';
+'One row for each transaction of an ingest worker that wrote messages, in that transaction: what was ingested when, for imgpipe.ingest_history. Not dumped.';
 COMMENT ON COLUMN imgpipe.ingest_batches.worker IS 'Which of the source''s workers, from 0 on.';
 COMMENT ON COLUMN imgpipe.ingest_batches.began_at IS 'When the batch was complete: from here on images were probed and written. Of several transactions that one batch took, because a message was refused, all have the same.';
 COMMENT ON COLUMN imgpipe.ingest_batches.committed_at IS 'Just before the commit.';
 COMMENT ON COLUMN imgpipe.ingest_batches.messages IS 'Messages, dead letters included.';
 COMMENT ON COLUMN imgpipe.ingest_batches.offsets IS 'First and last offset of each partition, gaps included: {"0": [15, 21]}.';
+
+CREATE FUNCTION imgpipe.prune_ingest_batches() RETURNS bigint
+	LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+	SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	kept CONSTANT interval := current_setting('imgpipe.ingest_history');
+	pruned bigint;
+BEGIN
+	DELETE FROM imgpipe.ingest_batches b WHERE b.committed_at < clock_timestamp() - kept;
+	GET DIAGNOSTICS pruned = ROW_COUNT;
+	RETURN pruned;
+END
+$$;
+COMMENT ON FUNCTION imgpipe.prune_ingest_batches() IS
+'Deletes the batches that are older than imgpipe.ingest_history, and returns how many. The controller does this by itself.';
+REVOKE EXECUTE ON FUNCTION imgpipe.prune_ingest_batches() FROM PUBLIC;
 
 
 /* What became of one upload. */

@@ -163,7 +163,7 @@ detach(const char *lock_timeout)
 	int			n = 0;
 	int			i;
 
-	begin_statement("looking for partitions to detach", "SELECT imgpipe.detach_commands($1, $2)");
+	begin_statement("looking for partitions to detach", "SELECT imgpipe.detach_commands($1, $2, in_transaction => false)");
 	if (value_of(1, &commands))
 	{
 		MemoryContextSwitchTo(step_context);

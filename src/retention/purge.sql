@@ -211,12 +211,12 @@ COMMENT ON FUNCTION imgpipe.seal_purge(timestamptz, timestamptz) IS
 'Computes the daily volume of a set''s images, which from now on stands for them.';
 REVOKE EXECUTE ON FUNCTION imgpipe.seal_purge(timestamptz, timestamptz) FROM PUBLIC;
 
-CREATE FUNCTION imgpipe.detach_commands(deadline_from timestamptz, deadline_to timestamptz) RETURNS text[]
+CREATE FUNCTION imgpipe.detach_commands(deadline_from timestamptz, deadline_to timestamptz, in_transaction boolean) RETURNS text[]
 	LANGUAGE sql STABLE STRICT PARALLEL UNSAFE
 	SET search_path = pg_catalog, pg_temp
 AS $$
 	SELECT array_agg(format('ALTER TABLE %s DETACH PARTITION %s %s', i.inhparent::regclass, i.inhrelid::regclass,
-			CASE WHEN i.inhdetachpending THEN 'FINALIZE' ELSE 'CONCURRENTLY' END) ORDER BY i.inhdetachpending DESC, i.inhparent::regclass::text)
+			CASE WHEN i.inhdetachpending THEN 'FINALIZE' WHEN NOT in_transaction THEN 'CONCURRENTLY' END) ORDER BY i.inhdetachpending DESC, i.inhparent::regclass::text)
 		FROM pg_inherits i
 		WHERE i.inhrelid IN (
 			SELECT to_regclass(imgpipe.purge_table(p.partitions, t.key)) FROM imgpipe.purges p CROSS JOIN LATERAL jsonb_object_keys(p.partitions) t (key)
@@ -226,9 +226,9 @@ AS $$
 				SELECT FROM imgpipe.purges p CROSS JOIN LATERAL jsonb_object_keys(p.partitions) t (key)
 					WHERE i.inhrelid = to_regclass(imgpipe.purge_table(p.partitions, t.key))))
 $$;
-COMMENT ON FUNCTION imgpipe.detach_commands(timestamptz, timestamptz) IS
-'The statements that bring the partitions of a set away from their tables, in their order; NULL where they are.';
-REVOKE EXECUTE ON FUNCTION imgpipe.detach_commands(timestamptz, timestamptz) FROM PUBLIC;
+COMMENT ON FUNCTION imgpipe.detach_commands(timestamptz, timestamptz, boolean) IS
+'The statements that bring the partitions of a set away from their tables, in their order; NULL where they are. Outside of a transaction they detach concurrently.';
+REVOKE EXECUTE ON FUNCTION imgpipe.detach_commands(timestamptz, timestamptz, boolean) FROM PUBLIC;
 
 CREATE FUNCTION imgpipe.drop_purged(name text) RETURNS text
 	LANGUAGE plpgsql VOLATILE STRICT PARALLEL UNSAFE
@@ -373,19 +373,38 @@ CREATE FUNCTION imgpipe.purge_next_partition() RETURNS boolean
 AS $$
 DECLARE
 	due record;
+	command text;
+	error_code text;
+	error_message text;
+	error_detail text;
 BEGIN
 	PERFORM pg_advisory_xact_lock(imgpipe.purge_lock());
 	due := imgpipe.begin_purge();
 	IF due.deadline_to IS NULL THEN
 		RETURN imgpipe.end_next_hold();
 	END IF;
-	PERFORM imgpipe.seal_purge(due.deadline_from, due.deadline_to);
-	PERFORM imgpipe.finish_purge(due.deadline_from, due.deadline_to);
+	BEGIN
+		PERFORM imgpipe.seal_purge(due.deadline_from, due.deadline_to);
+		FOR command IN SELECT unnest(imgpipe.detach_commands(due.deadline_from, due.deadline_to, in_transaction => true)) LOOP
+			EXECUTE command;
+		END LOOP;
+		PERFORM imgpipe.finish_purge(due.deadline_from, due.deadline_to);
+	EXCEPTION
+		WHEN lock_not_available THEN
+			RAISE;
+		WHEN OTHERS THEN
+			GET STACKED DIAGNOSTICS error_code = RETURNED_SQLSTATE, error_message = MESSAGE_TEXT, error_detail = PG_EXCEPTION_DETAIL;
+			PERFORM imgpipe.fail_purge(due.deadline_from, due.deadline_to, error_code, error_message, nullif(error_detail, ''));
+			RAISE WARNING USING ERRCODE = error_code,
+				MESSAGE = format('purge of deadlines from %s to %s failed: %s', due.deadline_from, due.deadline_to, error_message),
+				DETAIL = coalesce(nullif(error_detail, ''), format('SQLSTATE %s.', error_code)),
+				HINT = 'Others go on. SELECT * FROM imgpipe.retention_report(); says what to do, and when this one is tried again.';
+	END;
 	RETURN true;
 END
 $$;
 COMMENT ON FUNCTION imgpipe.purge_next_partition() IS
-'Purges the span of deadlines that is longest overdue: drops its partitions, enters that into purge_ledger, and returns true; where none is overdue it ends a legal hold whose time has come; false where there is nothing to do. One span a call, so that a caller can commit in between; waits at most 200 ms for each lock and raises 55P03 then. The workers do this by themselves, and keep nobody waiting for it; call it where imgpipe is not in shared_preload_libraries. Only the owner may, unless granted.';
+'Purges the span of deadlines that is longest overdue: drops its partitions, enters that into purge_ledger, and returns true; where none is overdue it ends a legal hold whose time has come; false where there is nothing to do. One span a call, so that a caller can commit in between; waits at most 200 ms for each lock and raises 55P03 then. What else keeps a span from being purged is a warning, so that the next call goes on with another. The workers do this by themselves, and keep nobody waiting for it; call it where imgpipe is not in shared_preload_libraries. Only the owner may, unless granted.';
 REVOKE EXECUTE ON FUNCTION imgpipe.purge_next_partition() FROM PUBLIC;
 
 

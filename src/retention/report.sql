@@ -36,6 +36,40 @@ COMMENT ON FUNCTION imgpipe.prove_purged(uuid) IS
 'What became of an image. state: present; hidden (past its deadline, not dropped yet); purged, by that entry of the ledger, at that time, with that hash; held, purged but for the copy of a legal hold; unknown: it is not here, and nothing with its deadline was purged. An id says only its deadline: whether an image of that id ever was there, nothing that is left can tell, and prove_purged() does not. Raises 22023 for a uuid that is no image id. Only the owner may, unless granted.';
 REVOKE EXECUTE ON FUNCTION imgpipe.prove_purged(uuid) FROM PUBLIC;
 
+/*
+ * A view reads with the rights of its owner: where the fence does not hold for
+ * that one, it holds for nobody who may read the view.  A materialized view is
+ * a copy in any case.  Our own sealed_daily_volume counts, and means it.
+ */
+CREATE FUNCTION imgpipe.unfenced_views() RETURNS TABLE (view regclass, owner regrole, materialized boolean)
+	LANGUAGE sql STABLE PARALLEL SAFE
+	SET search_path = pg_catalog, pg_temp
+	SET jit = off
+AS $$
+	WITH RECURSIVE views AS (
+		SELECT c.oid, c.relowner, c.relacl, c.relkind = 'm' AS materialized,
+				(o.rolsuper OR o.rolbypassrls OR o.oid = (SELECT i.relowner FROM pg_class i WHERE i.oid = 'imgpipe.images'::regclass))
+					AND NOT coalesce((SELECT s.option_value::boolean FROM pg_options_to_table(c.reloptions) s WHERE s.option_name = 'security_invoker'), false) AS unfenced
+			FROM pg_class c JOIN pg_roles o ON o.oid = c.relowner
+			WHERE c.relkind IN ('v', 'm') AND c.oid <> 'imgpipe.sealed_daily_volume'::regclass
+	), readers AS (
+		SELECT t.parent::oid AS oid, true AS unfenced FROM imgpipe.partitioned_tables t
+		UNION
+		SELECT v.oid, v.unfenced AND r.unfenced FROM readers r
+			JOIN pg_depend d ON d.refclassid = 'pg_class'::regclass AND d.refobjid = r.oid AND d.classid = 'pg_rewrite'::regclass
+			JOIN pg_rewrite w ON w.oid = d.objid
+			JOIN views v ON v.oid = w.ev_class
+	)
+	SELECT DISTINCT v.oid::regclass, v.relowner::regrole, v.materialized
+		FROM readers r JOIN views v ON v.oid = r.oid
+		WHERE v.materialized OR (r.unfenced
+			AND EXISTS (SELECT FROM aclexplode(v.relacl) g WHERE g.privilege_type = 'SELECT' AND g.grantee <> v.relowner))
+		ORDER BY 1
+$$;
+COMMENT ON FUNCTION imgpipe.unfenced_views() IS
+'Views that others than their owner may read and that show images past their deadline, because the read fence does not hold for their owner, and materialized views, which keep what they have read; each over any of the fenced tables.';
+REVOKE EXECUTE ON FUNCTION imgpipe.unfenced_views() FROM PUBLIC;
+
 CREATE FUNCTION imgpipe.retention_report() RETURNS TABLE (item text, value text, detail text, hint text)
 	LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER
 	SET search_path = pg_catalog, pg_temp
@@ -90,6 +124,7 @@ BEGIN
 				WHEN '2BP01' THEN 'Drop what depends on the table; then it goes by itself.'
 				WHEN '55P03' THEN 'Somebody keeps a lock on the table; it goes when that is released.'
 				WHEN '0A000' THEN 'Drop the constraint that refers to the table; then it goes by itself.'
+				WHEN '23503' THEN 'Drop that constraint; then it goes by itself. A column without REFERENCES can name an image, too.'
 				WHEN '55000' THEN 'Somebody has begun to detach another partition: ALTER TABLE ... DETACH PARTITION ... FINALIZE it.'
 				ELSE 'The server log has the whole error.' END, p.attempts, p.retry_at)
 		FROM imgpipe.purges p WHERE p.last_error IS NOT NULL ORDER BY p.deadline_to;
@@ -98,6 +133,18 @@ BEGIN
 			format('It goes on when that transaction ends: SELECT pg_terminate_backend(%s); ends it.', b.pid)
 		FROM pg_stat_activity a CROSS JOIN LATERAL unnest(pg_blocking_pids(a.pid)) k (pid) JOIN pg_stat_activity b ON b.pid = k.pid
 		WHERE a.backend_type = 'imgpipe purge' AND a.datname = current_database() AND b.pid <> pg_backend_pid();
+	-- Prepared transactions hold locks without a process.
+	RETURN QUERY SELECT 'problem', format('the purge waits for prepared transaction %L', x.gid),
+			format('of %s, since %s', x.owner, x.prepared),
+			format('It goes on when that ends: COMMIT PREPARED %L; or ROLLBACK PREPARED %1$L;', x.gid)
+		FROM pg_prepared_xacts x
+		WHERE x.database = current_database()
+			AND EXISTS (SELECT FROM pg_stat_activity a
+				WHERE a.backend_type = 'imgpipe purge' AND a.datname = x.database AND 0 = ANY (pg_blocking_pids(a.pid)));
+	RETURN QUERY SELECT 'problem', format('view %s shows images past their deadline', v.view),
+			format('It reads with the rights of %s, whom the read fence does not hold for.', v.owner),
+			format('ALTER VIEW %s SET (security_invoker = true);', v.view)
+		FROM imgpipe.unfenced_views() v WHERE NOT v.materialized;
 	RETURN QUERY SELECT 'problem', format('tablespace "%s" does not exist', s.name), 'Partitions stay where they are.', 'Set imgpipe.cold_tablespace to one that does.'
 		FROM current_setting('imgpipe.cold_tablespace') s (name)
 		WHERE s.name <> '' AND NOT EXISTS (SELECT FROM pg_tablespace t WHERE t.spcname = s.name);
@@ -115,7 +162,7 @@ CREATE TABLE imgpipe.declared_copies (
 	kept interval NOT NULL CHECK (kept OPERATOR(pg_catalog.>=) '0'::interval)
 );
 COMMENT ON TABLE imgpipe.declared_copies IS
-'Copies that PostgreSQL does not know of, and how long they are kept: base backups, WAL archives, and under ''topic NAME'' the retention of Kafka topics. Written by declare_copy(), read by retention_residue().';
+'Copies that PostgreSQL does not know of, and how long they are kept: base backups, WAL archives, and under ''topic NAME'' the retention of a Kafka topic whose broker does not tell it. Written by declare_copy(), read by retention_residue().';
 SELECT pg_catalog.pg_extension_config_dump('imgpipe.declared_copies', '');
 
 CREATE FUNCTION imgpipe.declare_copy(place text, kept interval) RETURNS void
@@ -168,14 +215,23 @@ BEGIN
 	RETURN QUERY SELECT 'base backups', 'PostgreSQL does not know of them', NULL::timestamptz,
 			'SELECT imgpipe.declare_copy(''base backups'', ...); says how long they are kept, 0 that there are none.'
 		WHERE NOT EXISTS (SELECT FROM imgpipe.declared_copies c WHERE c.place = 'base backups');
-	RETURN QUERY SELECT format('topic %s', s.topic), CASE WHEN c.kept IS NULL THEN format('of source %s', string_agg(s.name, ', ' ORDER BY s.name))
-				ELSE format('of source %s; declared: kept for %s', string_agg(s.name, ', ' ORDER BY s.name), c.kept) END,
-			now() + c.kept,
-			CASE WHEN c.kept IS NULL THEN format('SELECT imgpipe.declare_copy(%L, ...); says its retention.ms.', 'topic ' || s.topic)
-				WHEN c.kept > min(coalesce(s.retention, current_setting('imgpipe.retention')::interval))
-					THEN 'The topic keeps images for longer than they are kept here: lower its retention.ms.' END
-		FROM imgpipe.sources s LEFT JOIN imgpipe.declared_copies c ON c.place = 'topic ' || s.topic
-		GROUP BY s.topic, c.kept;
+	RETURN QUERY SELECT format('topic %s', k.topic),
+			format('of source %s; %s', k.name, CASE WHEN k.asked THEN format('the broker says at %s: retention.ms = %s, segment.ms = %s', k.told_at, k.retention_ms, k.segment_ms)
+				WHEN k.kept IS NOT NULL THEN format('declared: kept for %s', k.kept)
+				ELSE coalesce('the broker does not say how long it is kept: ' || k.error, 'the broker was not asked yet how long it is kept') END),
+			now() + k.kept,
+			CASE WHEN k.retention_ms = -1 THEN 'The topic keeps images for ever: set its retention.ms, and its cleanup.policy to delete.'
+				WHEN k.kept > k.policy THEN format('The topic can keep images for longer than the %s of their source: lower its retention.ms%s.', k.policy,
+					CASE WHEN k.asked THEN ', and segment.ms, which is added to it' END)
+				WHEN k.kept IS NULL THEN format('Start the source, or SELECT imgpipe.declare_copy(%L, ...); says its retention.ms.', 'topic ' || k.topic) END
+		FROM (SELECT s.name, s.topic, t.told_at, t.retention_ms, t.segment_ms, t.error, t.retention_ms IS NOT NULL AS asked,
+				coalesce(s.retention, current_setting('imgpipe.retention')::interval) AS policy,
+				CASE WHEN t.retention_ms >= 0 THEN least(t.retention_ms + t.segment_ms, 1000::bigint * 366 * 86400 * 1000) * interval '1 millisecond'
+					WHEN t.retention_ms IS NULL THEN c.kept END AS kept
+			FROM imgpipe.sources s
+				LEFT JOIN imgpipe.source_topics t USING (source_id)
+				LEFT JOIN imgpipe.declared_copies c ON c.place = 'topic ' || s.topic) k
+		ORDER BY k.name;
 	RETURN QUERY SELECT 'server log', format('%s = %s prints statements, with the values in them', g.name, g.setting), NULL::timestamptz,
 			format('ALTER SYSTEM SET %s = %s;', g.name, g.safe)
 		FROM (SELECT s.name, s.setting, v.safe FROM pg_settings s JOIN (VALUES
@@ -194,6 +250,16 @@ BEGIN
 		FROM imgpipe.purges p WHERE NOT p.entered HAVING count(*) > 0;
 	RETURN QUERY SELECT 'legal holds', format('%s images in imgpipe.held_images', count(*)), NULL::timestamptz, 'They stay until imgpipe.release_hold().'
 		FROM imgpipe.held_images h HAVING count(*) > 0;
+	RETURN QUERY SELECT format('materialized view %s', v.view), 'what it read, until it is refreshed', NULL::timestamptz,
+			format('REFRESH MATERIALIZED VIEW %s; as often as images shall go, or make it a view.', v.view)
+		FROM imgpipe.unfenced_views() v WHERE v.materialized;
+	RETURN QUERY SELECT format('publication %s', p.pubname), format('hands on %s', string_agg(DISTINCT t.root::text, ', ')), NULL::timestamptz,
+			'Dropped partitions are not replicated: subscribers must purge by themselves.'
+		FROM pg_publication_tables p
+			CROSS JOIN LATERAL (SELECT coalesce(pg_partition_root(c.oid), c.oid) AS root FROM pg_class c
+				WHERE c.oid = to_regclass(format('%I.%I', p.schemaname, p.tablename))) t
+		WHERE t.root = 'imgpipe.held_images'::regclass OR t.root IN (SELECT r.parent FROM imgpipe.partitioned_tables r)
+		GROUP BY p.pubname;
 	RETURN QUERY SELECT 'planner statistics', format('of column %s of %s', a.attname, a.attrelid::regclass), NULL::timestamptz,
 			format('ALTER TABLE %s ALTER %I SET STATISTICS 0; DELETE FROM pg_statistic WHERE starelid = %s AND staattnum = %s;',
 				a.attrelid::regclass, a.attname, a.attrelid, a.attnum)
@@ -206,5 +272,5 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION imgpipe.retention_residue() IS
-'Where bytes of purged images can still be, outside of the tables, and by when they are gone there: the write-ahead log, replication slots, standbys, base backups and WAL archives (as declare_copy() says), Kafka topics, the server log where its settings make it print values, deleted rows of erasures, legal holds, planner statistics. gone_by is NULL where nothing here tells. Only the owner may, unless granted.';
+'Where bytes of purged images can still be, outside of the tables, and by when they are gone there: the write-ahead log, replication slots, standbys, base backups and WAL archives (as declare_copy() says), Kafka topics (as their broker says, or declare_copy()), the server log where its settings make it print values, deleted rows of erasures, legal holds, planner statistics. gone_by is NULL where nothing here tells. Only the owner may, unless granted.';
 REVOKE EXECUTE ON FUNCTION imgpipe.retention_residue() FROM PUBLIC;

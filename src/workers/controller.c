@@ -656,9 +656,9 @@ start_jobs(void)
 }
 
 static void
-prune_job_runs(void)
+prune_history(void)
 {
-	run("SELECT imgpipe.prune_job_runs()", SPI_OK_SELECT);
+	run("SELECT imgpipe.prune_job_runs(), imgpipe.prune_ingest_batches()", SPI_OK_SELECT);
 }
 
 /* The extension was dropped: nobody is left to serve. */
@@ -747,7 +747,7 @@ imgpipe_controller_main(Datum argument)
 			if (TimestampDifferenceExceeds(last_store_round, started, STORE_ROUND))
 			{
 				look_after_partitions();
-				do_duty(prune_job_runs, "forgetting old runs of jobs");
+				do_duty(prune_history, "forgetting old runs and batches");
 				last_store_round = started;
 			}
 			if (TimestampDifferenceExceeds(last_purge_round, started, PURGE_ROUND) ||

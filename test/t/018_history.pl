@@ -46,11 +46,11 @@ $node->safe_psql('postgres', "INSERT INTO imgpipe.images (content, batch_id) VAL
 ok(poll_until($node, "SELECT received, processed, complete FROM imgpipe.batch_status('b3')", '1|1|t'), 'of an INSERT, without a size');
 
 # The history is forgotten in time, and not kept where it is not wanted.
-$node->safe_psql('postgres', "UPDATE imgpipe.ingest_batches SET committed_at = committed_at - interval '25 hours' WHERE messages <> 2");
 $node->safe_psql('postgres', "SELECT imgpipe.stop_source('photos')");
 ok(poll_until($node, 'SELECT state FROM imgpipe.source_status', 'stopped'), 'stopped');
+$node->safe_psql('postgres', "UPDATE imgpipe.ingest_batches SET committed_at = committed_at - interval '25 hours' WHERE messages <> 2");
+ok(poll_until($node, 'SELECT count(*) FILTER (WHERE messages <> 2) FROM imgpipe.ingest_batches', 0), 'old batches are forgotten, while nothing is ingested too');
 $node->safe_psql('postgres', "SELECT imgpipe.start_source('photos')");
-ok(poll_until($node, 'SELECT count(*) FILTER (WHERE messages <> 2) FROM imgpipe.ingest_batches', 0), 'old batches are forgotten');
 $node->append_conf('postgresql.conf', 'imgpipe.ingest_history = 0');
 $node->restart;
 my $batches = $node->safe_psql('postgres', 'SELECT sum(messages) FROM imgpipe.ingest_batches');

@@ -222,7 +222,9 @@ is(query(q[SELECT row_counts FROM imgpipe.purge_ledger WHERE cause = 'release'])
 	my $bootstrap = $broker->bootstrap;
 	my $text = $node->basedir . '/text';
 	append_to_file($text, 'no image');
-	$broker->create_topic('photos', 1);
+	my $hour = 3600 * 1000;
+	$broker->create_topic('photos', 1, 'retention.ms=' . 14 * 24 * $hour, "segment.ms=$hour");
+	$broker->create_topic('compacted', 1, 'cleanup.policy=compact');
 	$broker->produce('photos', [ ($photo) x 3 ], key => 'ada', headers => { uploaded_by => 'ada' });
 	$broker->produce('photos', [ ($photo) x 2 ], key => 'bob', headers => { uploaded_by => 'bob' });
 	$broker->produce('photos', [$text], key => 'ada');
@@ -243,10 +245,19 @@ is(query(q[SELECT row_counts FROM imgpipe.purge_ledger WHERE cause = 'release'])
 	query(q[SELECT imgpipe.create_source('again', 'kafka', 'photos'); SELECT imgpipe.start_source('again')]);
 	ok(poll_until($node, $there, 'ada 2, bob 6'), 'nor does another source of the same topic bring it back');
 	is(query(q[SELECT sum(refused) > 4 FROM imgpipe.erasures]), 't', 'the refused messages are counted');
-	query(q[SELECT imgpipe.stop_source('photos'), imgpipe.stop_source('again')]);
+
+	# For how long the topics keep them.
+	query(q[SELECT imgpipe.declare_copy('topic photos', '1 day'), imgpipe.create_source('compacted', 'kafka', 'compacted', retention => '30 days'), imgpipe.start_source('compacted')]);
+	ok(poll_until($node, q[SELECT count(*) FROM imgpipe.source_topics], 3), 'the broker tells how long it keeps the topics');
+	is(query(q[SELECT regexp_replace(detail, 'at .*: ', 'at #: '), date_trunc('hour', gone_by - now() + interval '1 minute'), hint FROM imgpipe.retention_residue() WHERE place = 'topic photos' AND detail LIKE '%photos%']),
+		"of source photos; the broker says at #: retention.ms = 1209600000, segment.ms = 3600000|14 days 01:00:00|The topic can keep images for longer than the 7 days of their source: lower its retention.ms, and segment.ms, which is added to it.",
+		'as retention_residue() says, whatever was declared');
+	like(query(q[SELECT detail, gone_by, hint FROM imgpipe.retention_residue() WHERE place = 'topic compacted']),
+		qr/retention.ms = -1, .*\|\|The topic keeps images for ever: set its retention.ms, and its cleanup.policy to delete/, 'a compacted one keeps them for ever');
+	query(q[SELECT imgpipe.stop_source(name) FROM imgpipe.sources]);
 
 	# A server that was down over ten deadlines purges before it ingests.
-	ok(poll_until($node, q[SELECT count(*) FROM imgpipe.source_status WHERE state = 'stopped'], 2), 'both stop');
+	ok(poll_until($node, q[SELECT count(*) FROM imgpipe.source_status WHERE state = 'stopped'], 3), 'they stop');
 	query(q[SELECT imgpipe.stop_workers()]);
 	ok(poll_until($node, q[SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'imgpipe controller'], 0), 'nobody purges');
 	make_overdue('2023-01-01', 10, 5);
