@@ -232,6 +232,7 @@ SELECT * FROM imgpipe.verify_ledger();
 -- legal holds
 SELECT imgpipe.hold_images('2024-17');
 SELECT imgpipe.hold_images('', source_key => 'x');
+SELECT imgpipe.release_hold(NULL);
 SELECT imgpipe.hold_images('2024-17', '2024-01-01', source_key => 'x');
 SELECT overdue('2020-04-01'), overdue('2020-04-02');
 SELECT arrive('2020-04-01', 'k1', 'ada') AS held_image \gset
@@ -263,6 +264,18 @@ CREATE ROLE regress_imgpipe_legal;
 GRANT USAGE ON SCHEMA imgpipe TO regress_imgpipe_legal;
 GRANT SELECT ON imgpipe.held_images TO regress_imgpipe_legal;
 GRANT EXECUTE ON FUNCTION imgpipe.hold_images(text, timestamptz, text, text, text, text, uuid[], timestamptz, timestamptz), imgpipe.release_hold(text) TO regress_imgpipe_legal;
+CREATE ROLE regress_imgpipe_other;
+GRANT USAGE ON SCHEMA imgpipe TO regress_imgpipe_other;
+GRANT SELECT ON imgpipe.images TO regress_imgpipe_other;
+SET ROLE regress_imgpipe_other;
+\set VERBOSITY terse
+SELECT count(*) FROM imgpipe.held_images;
+SELECT imgpipe.hold_images('2024-20', source_key => 'k1');
+SELECT imgpipe.release_hold('2024-20');
+\set VERBOSITY default
+RESET ROLE;
+DROP OWNED BY regress_imgpipe_other;
+DROP ROLE regress_imgpipe_other;
 SET ROLE regress_imgpipe_legal;
 SELECT imgpipe.hold_images('2024-20', source_key => 'k1');
 SELECT count(*) FROM imgpipe.held_images;
@@ -315,6 +328,8 @@ SELECT imgpipe.declare_copy('base backups', '14 days'), imgpipe.declare_copy('WA
 SELECT place, detail, gone_by - (SELECT max(purged_at) FROM imgpipe.purge_ledger) AS after_last_purge, hint
 	FROM imgpipe.retention_residue() WHERE place IN ('base backups', 'WAL archive') ORDER BY place;
 SELECT imgpipe.declare_copy('base backups', NULL), imgpipe.declare_copy('WAL archive', NULL);
+SELECT imgpipe.declare_copy('base backups', '-1 day');
+SELECT imgpipe.declare_copy(NULL, '1 day');
 CREATE SERVER regress_imgpipe_broker FOREIGN DATA WRAPPER imgpipe_kafka OPTIONS (bootstrap_servers '127.0.0.1:1');
 SELECT imgpipe.create_source('undeclared', 'regress_imgpipe_broker', 'photos') > 0 AS created;
 SELECT place, detail, gone_by, hint FROM imgpipe.retention_residue() WHERE place LIKE 'topic%';

@@ -184,7 +184,7 @@ COMMENT ON FUNCTION imgpipe.end_hold(integer) IS
 REVOKE EXECUTE ON FUNCTION imgpipe.end_hold(integer) FROM PUBLIC;
 
 CREATE FUNCTION imgpipe.release_hold(case_reference text) RETURNS bigint
-	LANGUAGE plpgsql VOLATILE STRICT PARALLEL UNSAFE SECURITY DEFINER
+	LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER
 	SET search_path = pg_catalog, pg_temp
 	SET session_replication_role = replica
 	SET lock_timeout = '1s'
@@ -198,7 +198,7 @@ BEGIN
 		FROM imgpipe.holds h WHERE h.case_reference = release_hold.case_reference;
 	IF holds IS NULL THEN
 		RAISE EXCEPTION USING ERRCODE = 'undefined_object',
-			MESSAGE = format('there is no hold for case "%s"', case_reference),
+			MESSAGE = format('there is no hold for case %s', coalesce('"' || case_reference || '"', 'NULL')),
 			HINT = 'SELECT case_reference FROM imgpipe.holds; shows those that there are.';
 	END IF;
 	FOREACH hold IN ARRAY holds LOOP

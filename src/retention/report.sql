@@ -109,7 +109,7 @@ BEGIN
 	RETURN QUERY SELECT 'oldest_image', imgpipe.purge_at(i.image_id)::text, format('its deadline; received at %s', i.received_at), NULL
 		FROM imgpipe.images i WHERE i.image_id >= imgpipe.fence() ORDER BY i.image_id LIMIT 1;
 	RETURN QUERY SELECT 'next_drop', p.deadline_to::text,
-			format('%s, %s', string_agg(p.partition::text, ', ' ORDER BY p.partition::text), pg_size_pretty(sum(pg_total_relation_size(p.partition)))), NULL
+			format('%s in %s partitions', pg_size_pretty(sum(pg_total_relation_size(p.partition))), count(*)), NULL
 		FROM imgpipe.partitions p WHERE p.deadline_to > clock_timestamp()
 		GROUP BY p.deadline_from, p.deadline_to ORDER BY p.deadline_to LIMIT 3;
 	RETURN QUERY SELECT 'partitions_until', min(u.last)::text, NULL,
@@ -171,6 +171,12 @@ CREATE FUNCTION imgpipe.declare_copy(place text, kept interval) RETURNS void
 AS $$
 #variable_conflict use_variable
 BEGIN
+	IF coalesce(place, '') = '' OR kept < '0' THEN
+		RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
+			MESSAGE = 'a copy is declared by a place and a time that it is kept for',
+			DETAIL = format('The place is %s, the time %s.', coalesce(quote_literal(place), 'NULL'), kept),
+			HINT = 'For example: SELECT imgpipe.declare_copy(''base backups'', ''14 days'');';
+	END IF;
 	IF kept IS NULL THEN
 		DELETE FROM imgpipe.declared_copies c WHERE c.place = declare_copy.place;
 	ELSE
@@ -180,7 +186,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION imgpipe.declare_copy(text, interval) IS
-'Says how long a place keeps copies of images: declare_copy(''base backups'', ''14 days''), declare_copy(''WAL archive'', ''14 days''), declare_copy(''topic photos'', ''7 days''). NULL takes it back. Needs SELECT, INSERT, UPDATE and DELETE on imgpipe.declared_copies.';
+'Says how long a place keeps copies of images: declare_copy(''base backups'', ''14 days''), declare_copy(''WAL archive'', ''14 days''), declare_copy(''topic photos'', ''7 days''). NULL takes it back. Raises 22023 for no place and a negative time. Needs SELECT, INSERT, UPDATE and DELETE on imgpipe.declared_copies.';
 
 CREATE FUNCTION imgpipe.retention_residue() RETURNS TABLE (place text, detail text, gone_by timestamptz, hint text)
 	LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER

@@ -247,7 +247,7 @@ is(query(q[SELECT row_counts FROM imgpipe.purge_ledger WHERE cause = 'release'])
 	is(query(q[SELECT sum(refused) > 4 FROM imgpipe.erasures]), 't', 'the refused messages are counted');
 
 	# For how long the topics keep them.
-	query(q[SELECT imgpipe.declare_copy('topic photos', '1 day'), imgpipe.create_source('compacted', 'kafka', 'compacted', retention => '30 days'), imgpipe.start_source('compacted')]);
+	query(q[SELECT imgpipe.declare_copy('topic photos', '1 day'), imgpipe.create_source('compacted', 'kafka', 'compacted'), imgpipe.start_source('compacted')]);
 	ok(poll_until($node, q[SELECT count(*) FROM imgpipe.source_topics], 3), 'the broker tells how long it keeps the topics');
 	is(query(q[SELECT regexp_replace(detail, 'at .*: ', 'at #: '), date_trunc('hour', gone_by - now() + interval '1 minute'), hint FROM imgpipe.retention_residue() WHERE place = 'topic photos' AND detail LIKE '%photos%']),
 		"of source photos; the broker says at #: retention.ms = 1209600000, segment.ms = 3600000|14 days 01:00:00|The topic can keep images for longer than the 7 days of their source: lower its retention.ms, and segment.ms, which is added to it.",
