@@ -64,7 +64,7 @@ COMMENT ON COLUMN imgpipe.sources.linger_ms IS 'How long a message waits for oth
 COMMENT ON COLUMN imgpipe.sources.started_in IS 'The database that start_source() was called in, as imgpipe.database_identity() says: a copy of it made by dump and restore does not ingest until it is told to.';
 
 CREATE TABLE imgpipe.ingest_positions (
-	source_id integer NOT NULL REFERENCES imgpipe.sources ON DELETE CASCADE,
+	source_id integer NOT NULL,
 	partition integer NOT NULL CHECK (partition OPERATOR(pg_catalog.>=) 0),
 	next_offset bigint CHECK (next_offset OPERATOR(pg_catalog.>=) 0),
 	high_watermark bigint,
@@ -84,6 +84,23 @@ COMMENT ON COLUMN imgpipe.ingest_positions.high_watermark IS 'End of the partiti
 COMMENT ON COLUMN imgpipe.ingest_positions.ingested_to IS 'After a seek back: messages below this offset were ingested before, and those whose retention has passed since do not come again; NULL: there are none.';
 COMMENT ON COLUMN imgpipe.ingest_positions.messages IS 'Messages ever ingested from this partition; bytes and dead_letters likewise.';
 COMMENT ON COLUMN imgpipe.ingest_positions.last_offset IS 'The last message that was ingested. It is read again at each start: where another one has its place, the topic was made anew.';
+
+-- In place of a foreign key: a dump restores tables in any order (pg_restore -j).
+CREATE FUNCTION imgpipe.delete_positions_of_source() RETURNS trigger
+	LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER
+	SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+	DELETE FROM imgpipe.ingest_positions p WHERE p.source_id = OLD.source_id;
+	RETURN NULL;
+END
+$$;
+COMMENT ON FUNCTION imgpipe.delete_positions_of_source() IS
+'Trigger of imgpipe.sources: the positions of a dropped source go with it.';
+REVOKE EXECUTE ON FUNCTION imgpipe.delete_positions_of_source() FROM PUBLIC;
+
+CREATE TRIGGER delete_positions AFTER DELETE ON imgpipe.sources
+	FOR EACH ROW EXECUTE FUNCTION imgpipe.delete_positions_of_source();
 
 -- For tombstones, and whoever looks for an image by its key.
 CREATE INDEX ON imgpipe.images (source_key, source) WHERE source_key IS NOT NULL;

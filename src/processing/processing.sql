@@ -23,7 +23,7 @@ COMMENT ON COLUMN imgpipe.processors.owner IS 'The role whose rights the process
 COMMENT ON COLUMN imgpipe.processors.enabled IS 'Whether images that arrive get a task, and waiting tasks are worked on.';
 
 CREATE TABLE imgpipe.processor_versions (
-	processor_id integer NOT NULL REFERENCES imgpipe.processors ON DELETE CASCADE,
+	processor_id integer NOT NULL,
 	version integer NOT NULL,
 	outputs jsonb,
 	function text,
@@ -94,22 +94,23 @@ REVOKE EXECUTE ON FUNCTION imgpipe.enqueue() FROM PUBLIC;
 CREATE TRIGGER enqueue AFTER INSERT ON imgpipe.images
 	FOR EACH ROW EXECUTE FUNCTION imgpipe.enqueue();
 
--- In place of a foreign key, whose check each task would pay for.
-CREATE FUNCTION imgpipe.delete_tasks_of_processor() RETURNS trigger
+-- In place of foreign keys: each task would pay for the check, and a dump restores tables in any order (pg_restore -j).
+CREATE FUNCTION imgpipe.delete_parts_of_processor() RETURNS trigger
 	LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER
 	SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
 	DELETE FROM imgpipe.tasks t WHERE t.processor_id = OLD.processor_id;
+	DELETE FROM imgpipe.processor_versions v WHERE v.processor_id = OLD.processor_id;
 	RETURN NULL;
 END
 $$;
-COMMENT ON FUNCTION imgpipe.delete_tasks_of_processor() IS
-'Trigger of imgpipe.processors: the tasks of a dropped processor go with it.';
-REVOKE EXECUTE ON FUNCTION imgpipe.delete_tasks_of_processor() FROM PUBLIC;
+COMMENT ON FUNCTION imgpipe.delete_parts_of_processor() IS
+'Trigger of imgpipe.processors: the tasks and versions of a dropped processor go with it.';
+REVOKE EXECUTE ON FUNCTION imgpipe.delete_parts_of_processor() FROM PUBLIC;
 
-CREATE TRIGGER delete_tasks AFTER DELETE ON imgpipe.processors
-	FOR EACH ROW EXECUTE FUNCTION imgpipe.delete_tasks_of_processor();
+CREATE TRIGGER delete_parts AFTER DELETE ON imgpipe.processors
+	FOR EACH ROW EXECUTE FUNCTION imgpipe.delete_parts_of_processor();
 
 
 /* Defining processors. */

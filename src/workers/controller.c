@@ -70,11 +70,14 @@ take_controller(void)
 static void
 leave_controller(int code, Datum argument)
 {
+	TimestampTz retry_at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), FAILURE_PAUSE);
+
 	SpinLockAcquire(&controller->mutex);
 	controller->pid = 0;
 	controller->latch = NULL;
-	controller->retry_at = code == 0 ? 0 :
-		TimestampTzPlusMilliseconds(GetCurrentTimestamp(), FAILURE_PAUSE);
+	controller->retry_at = code == 0 || controller->held ? 0 : retry_at;
+	/* Only where it ended by itself, it knows that there is nothing to serve. */
+	controller->wanted |= code != 0;
 	SpinLockRelease(&controller->mutex);
 }
 

@@ -1,13 +1,17 @@
 /*
  * database_commands.c
- *		Gets our workers out of the way of commands that need a database to
- *		themselves.
+ *		Gets our workers out of the way of commands that need a database, or
+ *		the extension, to themselves.
  *
  * DROP DATABASE, ALTER DATABASE ... RENAME and SET TABLESPACE and CREATE
  * DATABASE ... TEMPLATE fail while anyone else is connected, and the controller
  * always is.  So, where the user may do such a thing to the database, its
  * workers are stopped first (the command itself then waits up to 5 seconds for
  * them) and let back in afterwards.
+ *
+ * ALTER EXTENSION ... UPDATE and DROP EXTENSION lock our tables in an order of
+ * their own: with workers at work that may become a deadlock, whose victim may
+ * be the command.  They wait here for the workers' end.
  */
 #include "postgres.h"
 
@@ -15,9 +19,15 @@
 #include "commands/defrem.h"
 #include "imgpipe.h"
 #include "miscadmin.h"
+#include "storage/latch.h"
 #include "tcop/utility.h"
+#include "utils/timestamp.h"
 #include "workers/database_commands.h"
 #include "workers/shared_state.h"
+#include "workers/worker.h"
+
+#define WORKERS_GRACE	10000	/* ms: for workers to end before the extension is changed */
+#define WORKERS_PAUSE	20		/* ms: between looks whether they have */
 
 static ProcessUtility_hook_type previous_hook = NULL;
 
@@ -59,6 +69,35 @@ database_needed(Node *statement)
 	}
 }
 
+/* Whether the command changes our extension, by somebody who may. */
+static bool
+extension_needed(Node *statement)
+{
+	bool		ours = false;
+	ListCell   *cell;
+
+	if (IsA(statement, AlterExtensionStmt))
+		ours = strcmp(castNode(AlterExtensionStmt, statement)->extname, "imgpipe") == 0;
+	else if (IsA(statement, DropStmt) && castNode(DropStmt, statement)->removeType == OBJECT_EXTENSION)
+		foreach(cell, castNode(DropStmt, statement)->objects)
+			ours = ours || strcmp(strVal(lfirst(cell)), "imgpipe") == 0;
+	return ours && worker_extension_is_owned();
+}
+
+static void
+wait_for_workers(void)
+{
+	TimestampTz began = GetCurrentTimestamp();
+
+	while (!workers_are_gone(MyDatabaseId) &&
+		   !TimestampDifferenceExceeds(began, GetCurrentTimestamp(), WORKERS_GRACE))
+	{
+		WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, WORKERS_PAUSE, wait_event_idle());
+		ResetLatch(MyLatch);
+		CHECK_FOR_INTERRUPTS();
+	}
+}
+
 static void
 run_utility(PlannedStmt *statement, const char *query, bool read_only_tree,
 			ProcessUtilityContext context, ParamListInfo parameters,
@@ -66,13 +105,20 @@ run_utility(PlannedStmt *statement, const char *query, bool read_only_tree,
 {
 	const char *name = database_needed(statement->utilityStmt);
 	Oid			database = name != NULL ? get_database_oid(name, true) : InvalidOid;
-	bool		hold = OidIsValid(database) && database != MyDatabaseId &&
-		database_is_owned(database);
+	bool		hold = false;
 
-	if (hold)
-		hold_workers(database);
+	if (OidIsValid(database) && database != MyDatabaseId && database_is_owned(database))
+		hold = hold_workers(database);
+	/* But not where one of them, a job, is at it. */
+	else if (my_slot == NULL && extension_needed(statement->utilityStmt))
+	{
+		database = MyDatabaseId;
+		hold = hold_workers(database);
+	}
 	PG_TRY();
 	{
+		if (hold && database == MyDatabaseId)
+			wait_for_workers();
 		if (previous_hook)
 			previous_hook(statement, query, read_only_tree, context, parameters,
 						  environment, receiver, completion);

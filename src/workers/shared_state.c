@@ -188,16 +188,18 @@ imgpipe_workers_available(PG_FUNCTION_ARGS)
 	PG_RETURN_BOOL(shared_state != NULL);
 }
 
-void
+bool
 hold_workers(Oid database)
 {
 	ControllerSlot *slot = controller_slot(database, false);
+	bool		held;
 	pid_t		pid;
 	int			i;
 
 	if (slot == NULL)
-		return;					/* no slot, no controller */
+		return false;			/* no slot, no controller */
 	SpinLockAcquire(&slot->mutex);
+	held = slot->held;
 	slot->held = true;
 	pid = slot->pid;
 	SpinLockRelease(&slot->mutex);
@@ -213,6 +215,31 @@ hold_workers(Oid database)
 		if (pid != 0)
 			kill(pid, SIGTERM);
 	}
+	return !held;
+}
+
+bool
+workers_are_gone(Oid database)
+{
+	ControllerSlot *slot = controller_slot(database, false);
+	bool		gone = true;
+	int			i;
+
+	if (slot != NULL)
+	{
+		SpinLockAcquire(&slot->mutex);
+		gone = slot->pid == 0;
+		SpinLockRelease(&slot->mutex);
+	}
+	for (i = 0; i < IMGPIPE_MAX_WORKERS && gone; i++)
+	{
+		WorkerSlot *worker = &shared_state->workers[i];
+
+		SpinLockAcquire(&worker->mutex);
+		gone = worker->kind == WORKER_NONE || worker->database != database || worker->pid == 0;
+		SpinLockRelease(&worker->mutex);
+	}
+	return gone;
 }
 
 void

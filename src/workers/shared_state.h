@@ -97,9 +97,11 @@ extern ControllerSlot *controller_slot(Oid database, bool create);
 
 /*
  * Stops the controller and all workers of a database, and keeps them from
- * coming back until release_workers() or a restart of the server.
+ * coming back until release_workers() or a restart of the server.  False where
+ * they were held already.
  */
-extern void hold_workers(Oid database);
+extern bool hold_workers(Oid database);
+extern bool workers_are_gone(Oid database);
 extern void release_workers(Oid database);
 
 /* Sets a process's latch; nothing happens where it has just ended. */

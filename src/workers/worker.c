@@ -20,6 +20,7 @@
 #include "storage/latch.h"
 #include "storage/proc.h"
 #include "tcop/tcopprot.h"
+#include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/guc.h"
@@ -163,6 +164,14 @@ bool
 worker_extension_exists(void)
 {
 	return OidIsValid(extension_owner());
+}
+
+bool
+worker_extension_is_owned(void)
+{
+	Oid			owner = extension_owner();
+
+	return OidIsValid(owner) && has_privs_of_role(GetUserId(), owner);
 }
 
 void

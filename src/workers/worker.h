@@ -49,6 +49,9 @@ extern void worker_transaction_abort(void);
 /* False once the extension is gone from this database; inside a transaction. */
 extern bool worker_extension_exists(void);
 
+/* Whether it is there and the current role may do with it as it likes. */
+extern bool worker_extension_is_owned(void);
+
 /* As the extension's owner, search_path = pg_catalog, pg_temp; not nested. */
 extern void internal_begin(InternalScope *scope);
 extern void internal_end(const InternalScope *scope);

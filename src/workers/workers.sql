@@ -17,7 +17,7 @@ CREATE FUNCTION imgpipe.stop_workers() RETURNS void
 	AS 'MODULE_PATHNAME', 'imgpipe_stop_workers'
 	LANGUAGE C VOLATILE PARALLEL UNSAFE;
 COMMENT ON FUNCTION imgpipe.stop_workers() IS
-'Stops this database''s controller and workers until start_workers() or a restart of the server. Nothing is lost: they go on from where they were. Commands that need the database to themselves (DROP DATABASE, ALTER DATABASE ... RENAME TO or SET TABLESPACE, CREATE DATABASE ... TEMPLATE) do this by themselves. Raises 55000 where imgpipe is not in shared_preload_libraries. Only the owner may, unless granted.';
+'Stops this database''s controller and workers until start_workers() or a restart of the server. Nothing is lost: they go on from where they were. Commands that need the database to themselves (DROP DATABASE, ALTER DATABASE ... RENAME TO or SET TABLESPACE, CREATE DATABASE ... TEMPLATE), ALTER EXTENSION imgpipe UPDATE and DROP EXTENSION imgpipe do this by themselves. Raises 55000 where imgpipe is not in shared_preload_libraries. Only the owner may, unless granted.';
 REVOKE EXECUTE ON FUNCTION imgpipe.stop_workers() FROM PUBLIC;
 
 CREATE FUNCTION imgpipe.start_workers() RETURNS void
