@@ -38,6 +38,9 @@ SQL_PARTS = \
 	src/retention/erase.sql \
 	src/retention/report.sql \
 	src/analytics/views.sql \
+	src/sales/script.sql \
+	src/sales/create.sql \
+	src/sales/sample_data.sql \
 	src/store/first_partitions.sql
 
 DATA_built = $(EXTENSION)--$(EXTVERSION).sql
