@@ -41,6 +41,7 @@ SQL_PARTS = \
 	src/sales/script.sql \
 	src/sales/create.sql \
 	src/sales/sample_data.sql \
+	src/health/health.sql \
 	src/store/first_partitions.sql
 
 DATA_built = $(EXTENSION)--$(EXTVERSION).sql
