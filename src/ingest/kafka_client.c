@@ -1,45 +1,26 @@
 /*
  * kafka_client.c
- *		All of librdkafka: a consumer for one topic, by assigned partitions.
+ *		A consumer for one topic, by assigned partitions, on librdkafka.
  *
- * The only file that knows the library.  What it guarantees:
+ * What it guarantees besides what kafka_handle.c does:
  *
- * - No callbacks.  Everything arrives as an event on one queue that the
- *	 process's only PostgreSQL thread polls, so nothing ever unwinds through
- *	 the library and none of its threads ever runs code of ours.
- * - No hidden waiting.  The queue writes into a pipe when it fills, and the
- *	 process waits for that pipe and its latch together.
  * - No leaks.  Client and messages belong to memory contexts.  A message that
  *	 was not given back would hang the client's destruction, so batches live in
  *	 children of the client's context, which go first.
  * - No positions.  No group is joined (the library only insists on a name for
  *	 one), what is committed to Kafka is never read back, and an offset that
  *	 does not exist is an event, never a jump.
- *
- * A process must not leave by exit() while the library's threads run, because
- * exit handlers of the libraries that they use run then: delete the context of
- * the client first (on_proc_exit).
  */
 #include "postgres.h"
 
-#include <fcntl.h>
-#include <librdkafka/rdkafka.h>
-#include <signal.h>
-#include <unistd.h>
-
-#include "ingest/kafka_client.h"
-#include "miscadmin.h"
-#include "storage/fd.h"
-#include "storage/latch.h"
+#include "ingest/kafka_handle.h"
 #include "utils/memutils.h"
 
 struct KafkaClient
 {
+	KafkaHandle base;
 	MemoryContextCallback callback;
-	rd_kafka_t *handle;
-	rd_kafka_queue_t *queue;	/* all events */
 	rd_kafka_topic_t *topic;
-	int			wake_pipe[2];	/* -1: not open */
 	const char *username;
 	const char *password;
 };
@@ -56,48 +37,9 @@ static void
 client_destroy(void *argument)
 {
 	KafkaClient *client = argument;
-	int			i;
 
 	if (client->topic)
 		rd_kafka_topic_destroy(client->topic);
-	if (client->queue)
-	{
-		rd_kafka_queue_io_event_enable(client->queue, -1, NULL, 0);
-		rd_kafka_queue_destroy(client->queue);
-	}
-	/* There is no group to leave, and leaving can take a session timeout. */
-	if (client->handle)
-		rd_kafka_destroy_flags(client->handle, RD_KAFKA_DESTROY_F_NO_CONSUMER_CLOSE);
-	for (i = 0; i < 2; i++)
-	{
-		if (client->wake_pipe[i] < 0)
-			continue;
-		close(client->wake_pipe[i]);
-		ReleaseExternalFD();
-	}
-}
-
-static void
-set_property(rd_kafka_conf_t *conf, const char *name, const char *value, bool secret)
-{
-	char		reason[KAFKA_ERROR_SIZE];
-
-	if (rd_kafka_conf_set(conf, name, value, reason, sizeof(reason)) == RD_KAFKA_CONF_OK)
-		return;
-	rd_kafka_conf_destroy(conf);
-	ereport(ERROR,
-			(errcode(ERRCODE_FDW_UNABLE_TO_ESTABLISH_CONNECTION),
-			 errmsg("Kafka client refused option \"%s\"", name),
-			 secret ? 0 : errdetail("%s.", reason)));
-}
-
-static void
-set_number(rd_kafka_conf_t *conf, const char *name, int64 number)
-{
-	char		value[32];
-
-	snprintf(value, sizeof(value), INT64_FORMAT, number);
-	set_property(conf, name, value, false);
 }
 
 /*
@@ -108,35 +50,29 @@ static rd_kafka_conf_t *
 client_configuration(const KafkaSetting *settings, int n_settings, const char *group,
 					 Size byte_budget)
 {
-	rd_kafka_conf_t *conf = rd_kafka_conf_new();
 	int64		answer = Max(byte_budget / 2, 1024 * 1024);
+	char		number[32];
 	char		ignored[KAFKA_ERROR_SIZE];
-	int			i;
+	KafkaSetting *all = palloc(sizeof(KafkaSetting) * (n_settings + 4));
+	rd_kafka_conf_t *conf;
 
 	/* Preferences, which settings may replace ... */
-	set_property(conf, "client.id", "imgpipe", false);
-	set_property(conf, "socket.keepalive.enable", "true", false);
-	set_number(conf, "reconnect.backoff.max.ms", 2000);
-	set_number(conf, "fetch.wait.max.ms", 250);
-	set_number(conf, "receive.message.max.bytes", 256 * 1024 * 1024);
-	set_number(conf, "fetch.max.bytes", answer);
-	set_number(conf, "fetch.message.max.bytes", answer);
-
-	for (i = 0; i < n_settings; i++)
-		set_property(conf, settings[i].name, settings[i].value, settings[i].secret);
+	snprintf(number, sizeof(number), INT64_FORMAT, answer);
+	all[0] = (KafkaSetting) {"fetch.wait.max.ms", "250", false};
+	all[1] = (KafkaSetting) {"receive.message.max.bytes", "268435456", false};
+	all[2] = (KafkaSetting) {"fetch.max.bytes", number, false};
+	all[3] = (KafkaSetting) {"fetch.message.max.bytes", number, false};
+	memcpy(all + 4, settings, sizeof(KafkaSetting) * n_settings);
+	conf = kafka_configuration(all, n_settings + 4);
 
 	/* ... and what everything rests on, which they may not. */
-	set_property(conf, "group.id", group, false);
-	set_property(conf, "enable.auto.commit", "false", false);
-	set_property(conf, "enable.auto.offset.store", "false", false);
-	set_property(conf, "auto.offset.reset", "error", false);
-	set_property(conf, "enable.partition.eof", "true", false);
-	set_property(conf, "allow.auto.create.topics", "false", false);
-	set_property(conf, "log.queue", "true", false);
-	set_number(conf, "queued.max.messages.kbytes", Max(byte_budget / 1024, 1024));
+	kafka_set_property(conf, "group.id", group, false);
+	kafka_set_property(conf, "enable.auto.commit", "false", false);
+	kafka_set_property(conf, "enable.auto.offset.store", "false", false);
+	kafka_set_property(conf, "auto.offset.reset", "error", false);
+	kafka_set_property(conf, "enable.partition.eof", "true", false);
+	kafka_set_number(conf, "queued.max.messages.kbytes", Max(byte_budget / 1024, 1024));
 
-	/* Known from librdkafka 2.5 on: brokers need no metrics of ours. */
-	(void) rd_kafka_conf_set(conf, "enable.metrics.push", "false", ignored, sizeof(ignored));
 	/* Known from librdkafka 2.2 on; see kafka_client_resume() for older ones. */
 	(void) rd_kafka_conf_set(conf, "fetch.queue.backoff.ms", "10", ignored, sizeof(ignored));
 
@@ -149,10 +85,6 @@ kafka_client_open(const KafkaSetting *settings, int n_settings, const char *topi
 				  const char *group, Size byte_budget)
 {
 	KafkaClient *client = palloc0(sizeof(KafkaClient));
-	rd_kafka_conf_t *conf;
-	char		reason[KAFKA_ERROR_SIZE];
-	sigset_t	all,
-				before;
 	int			i;
 
 	client->username = client->password = "";
@@ -164,42 +96,13 @@ kafka_client_open(const KafkaSetting *settings, int n_settings, const char *topi
 			client->password = pstrdup(settings[i].value);
 	}
 
-	/* From here on the context's reset cleans up, however far we come. */
-	client->wake_pipe[0] = client->wake_pipe[1] = -1;
+	kafka_handle_open(&client->base, RD_KAFKA_CONSUMER,
+					  client_configuration(settings, n_settings, group, byte_budget));
 	client->callback.func = client_destroy;
 	client->callback.arg = client;
 	MemoryContextRegisterResetCallback(CurrentMemoryContext, &client->callback);
 
-	if (pipe2(client->wake_pipe, O_NONBLOCK | O_CLOEXEC) < 0)
-		ereport(ERROR,
-				(errcode_for_file_access(),
-				 errmsg("could not create a pipe: %m")));
-	ReserveExternalFD();
-	ReserveExternalFD();
-
-	conf = client_configuration(settings, n_settings, group, byte_budget);
-
-	/* No thread but ours may take the process's signals. */
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &before);
-	client->handle = rd_kafka_new(RD_KAFKA_CONSUMER, conf, reason, sizeof(reason));
-	pthread_sigmask(SIG_SETMASK, &before, NULL);
-	if (client->handle == NULL)
-	{
-		rd_kafka_conf_destroy(conf);
-		ereport(ERROR,
-				(errcode(ERRCODE_FDW_UNABLE_TO_ESTABLISH_CONNECTION),
-				 errmsg("could not start the Kafka client"),
-				 errdetail("%s.", reason),
-				 errhint("Check the options of the server and of the user mapping.")));
-	}
-
-	/* Errors, logs and messages on one queue. */
-	rd_kafka_poll_set_consumer(client->handle);
-	rd_kafka_set_log_queue(client->handle, NULL);
-	client->queue = rd_kafka_queue_get_consumer(client->handle);
-	rd_kafka_queue_io_event_enable(client->queue, client->wake_pipe[1], "x", 1);
-	client->topic = rd_kafka_topic_new(client->handle, topic, NULL);
+	client->topic = rd_kafka_topic_new(client->base.client, topic, NULL);
 	if (client->topic == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
@@ -218,7 +121,7 @@ kafka_client_assign(KafkaClient *client, int n, const int32 *partitions, const i
 	for (i = 0; i < n; i++)
 		rd_kafka_topic_partition_list_add(list, rd_kafka_topic_name(client->topic),
 										  partitions[i])->offset = offsets[i];
-	error = rd_kafka_assign(client->handle, list);
+	error = rd_kafka_assign(client->base.client, list);
 	rd_kafka_topic_partition_list_destroy(list);
 	if (error != RD_KAFKA_RESP_ERR_NO_ERROR)
 		ereport(ERROR,
@@ -287,22 +190,6 @@ read_message(const rd_kafka_message_t *source, KafkaMessage *message)
 	message->value_length = source->len;
 	message->handle = unconstify(rd_kafka_message_t *, source);
 	message->header_length = headers_length(message);
-}
-
-/*
- * The library says a lot, and what matters comes as an error as well: keep its
- * own words for those who look for them.
- */
-static void
-report_log(rd_kafka_event_t *source)
-{
-	const char *facility;
-	const char *text;
-	int			level;
-
-	if (rd_kafka_event_log(source, &facility, &text, &level) == 0)
-		ereport(level <= 2 ? LOG : DEBUG1,
-				(errmsg_internal("librdkafka %s: %s", facility, text)));
 }
 
 static KafkaEventKind
@@ -403,7 +290,7 @@ kafka_client_poll(KafkaClient *client, KafkaBatch *batch, KafkaEvent *event)
 	rd_kafka_event_t *source;
 
 	Assert(batch->n < batch->capacity);
-	while ((source = rd_kafka_queue_poll(client->queue, 0)) != NULL)
+	while ((source = rd_kafka_queue_poll(client->base.queue, 0)) != NULL)
 	{
 		KafkaEventKind kind = KAFKA_NOTHING;
 		const rd_kafka_message_t *message;
@@ -424,7 +311,7 @@ kafka_client_poll(KafkaClient *client, KafkaBatch *batch, KafkaEvent *event)
 				kind = read_error(source, event);
 				break;
 			case RD_KAFKA_EVENT_LOG:
-				report_log(source);
+				kafka_report_log(source);
 				break;
 			case RD_KAFKA_EVENT_OFFSET_COMMIT:
 				kind = KAFKA_COMMITTED;
@@ -449,17 +336,7 @@ kafka_client_poll(KafkaClient *client, KafkaBatch *batch, KafkaEvent *event)
 void
 kafka_client_wait(KafkaClient *client, long timeout, uint32 wait_event)
 {
-	char		wakes[64];
-	int			happened = WaitLatchOrSocket(MyLatch,
-											 WL_LATCH_SET | WL_SOCKET_READABLE | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-											 client->wake_pipe[0], timeout, wait_event);
-
-	if (happened & WL_LATCH_SET)
-		ResetLatch(MyLatch);
-	/* Emptied before the next poll: what comes after that fills it again. */
-	while (read(client->wake_pipe[0], wakes, sizeof(wakes)) > 0)
-		;
-	CHECK_FOR_INTERRUPTS();
+	kafka_handle_wait(&client->base, timeout, wait_event);
 }
 
 /*
@@ -472,7 +349,7 @@ void
 kafka_client_resume(KafkaClient *client)
 {
 	if (rd_kafka_version() < 0x02020000)
-		rd_kafka_error_destroy(rd_kafka_sasl_set_credentials(client->handle, client->username,
+		rd_kafka_error_destroy(rd_kafka_sasl_set_credentials(client->base.client, client->username,
 															 client->password));
 }
 
@@ -485,7 +362,7 @@ kafka_client_topic(KafkaClient *client, int timeout, KafkaTopic *topic,
 	rd_kafka_resp_err_t failure;
 	int			i;
 
-	failure = rd_kafka_metadata(client->handle, 0, client->topic, &metadata, timeout);
+	failure = rd_kafka_metadata(client->base.client, 0, client->topic, &metadata, timeout);
 	if (failure != RD_KAFKA_RESP_ERR_NO_ERROR)
 	{
 		snprintf(error, KAFKA_ERROR_SIZE, "no answer from a Kafka broker: %s",
@@ -515,7 +392,7 @@ kafka_client_watermarks(KafkaClient *client, int32 partition, int timeout, int64
 	const char *name = rd_kafka_topic_name(client->topic);
 	int64_t		first;
 	int64_t		end;
-	rd_kafka_resp_err_t failure = rd_kafka_query_watermark_offsets(client->handle, name, partition,
+	rd_kafka_resp_err_t failure = rd_kafka_query_watermark_offsets(client->base.client, name, partition,
 																   &first, &end, timeout);
 
 	if (failure != RD_KAFKA_RESP_ERR_NO_ERROR)
@@ -539,7 +416,7 @@ kafka_client_offset_at(KafkaClient *client, int32 partition, int64 timestamp, in
 	rd_kafka_resp_err_t failure;
 
 	asked->offset = timestamp;
-	failure = rd_kafka_offsets_for_times(client->handle, list, timeout);
+	failure = rd_kafka_offsets_for_times(client->base.client, list, timeout);
 	if (failure == RD_KAFKA_RESP_ERR_NO_ERROR)
 		failure = asked->err;
 	*offset = asked->offset >= 0 ? asked->offset : -1;
@@ -553,11 +430,11 @@ kafka_client_offset_at(KafkaClient *client, int32 partition, int64 timestamp, in
 char *
 kafka_client_cluster(KafkaClient *client, int timeout)
 {
-	char	   *told = rd_kafka_clusterid(client->handle, timeout);
+	char	   *told = rd_kafka_clusterid(client->base.client, timeout);
 	char	   *copy = told ? pstrdup(told) : NULL;
 
 	if (told)
-		rd_kafka_mem_free(client->handle, told);
+		rd_kafka_mem_free(client->base.client, told);
 	return copy;
 }
 
@@ -570,7 +447,7 @@ kafka_client_commit(KafkaClient *client, int n, const int32 *partitions, const i
 	for (i = 0; i < n; i++)
 		rd_kafka_topic_partition_list_add(list, rd_kafka_topic_name(client->topic),
 										  partitions[i])->offset = offsets[i];
-	rd_kafka_commit_queue(client->handle, list, client->queue, NULL, NULL);
+	rd_kafka_commit_queue(client->base.client, list, client->base.queue, NULL, NULL);
 	rd_kafka_topic_partition_list_destroy(list);
 }
 
@@ -590,7 +467,7 @@ kafka_client_high_watermark(KafkaClient *client, int32 partition)
 	int64_t		low;
 	int64_t		high;
 
-	if (rd_kafka_get_watermark_offsets(client->handle, rd_kafka_topic_name(client->topic),
+	if (rd_kafka_get_watermark_offsets(client->base.client, rd_kafka_topic_name(client->topic),
 									   partition, &low, &high) != RD_KAFKA_RESP_ERR_NO_ERROR ||
 		high < 0)
 		return -1;
