@@ -29,6 +29,8 @@ SQL_PARTS = \
 	src/ingest/sources.sql \
 	src/ingest/status.sql \
 	src/ingest/dead_letters.sql \
+	src/outbox/outbox.sql \
+	src/outbox/results.sql \
 	src/processing/processing.sql \
 	src/schedule/jobs.sql \
 	src/schedule/runs.sql \

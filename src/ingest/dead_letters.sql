@@ -67,11 +67,12 @@ BEGIN
 		PERFORM imgpipe.wake_controller();
 	END IF;
 	DELETE FROM imgpipe.dead_letters d WHERE d.image_id = letter.image_id AND d.dead_letter_id = letter.dead_letter_id;
+	PERFORM imgpipe.renew_result(letter.image_id, letter.source);
 	RETURN letter.image_id;
 END
 $$;
 COMMENT ON FUNCTION imgpipe.retry_dead_letter(bigint) IS
-'Tries a dead letter again, and returns the image''s id. Of stage ingest: its value becomes an image with all that is known of where it came from, and with the deadline that the dead letter has. Of stage processing: its image is queued again for the processor, in the present version. The dead letter is gone when the transaction commits, and stays as it is where this raises. Needs SELECT, UPDATE and DELETE on dead_letters and, by stage, INSERT on images, or SELECT on images, membership in the processor''s owner and INSERT on tasks. Raises what an INSERT of the image raises (22P03, 54000 ...), 42704 where there is no such dead letter or processor, 55000 where there is no value or no image any more, 42501 for missing rights.';
+'Tries a dead letter again, and returns the image''s id. Of stage ingest: its value becomes an image with all that is known of where it came from, and with the deadline that the dead letter has. Of stage processing: its image is queued again for the processor, in the present version. The dead letter is gone when the transaction commits, and stays as it is where this raises. Where the source has a result_topic or a notify_channel, the image gives another message, provided that the session''s user is a member of the source''s owner. Needs SELECT, UPDATE and DELETE on dead_letters and, by stage, INSERT on images, or SELECT on images, membership in the processor''s owner and INSERT on tasks. Raises what an INSERT of the image raises (22P03, 54000 ...), 42704 where there is no such dead letter or processor, 55000 where there is no value or no image any more, 42501 for missing rights.';
 
 CREATE FUNCTION imgpipe.retry_dead_letters(source text DEFAULT NULL, stage text DEFAULT NULL, processor text DEFAULT NULL,
 	code text DEFAULT NULL, at_most integer DEFAULT 1000, OUT retried bigint, OUT failed bigint) RETURNS record

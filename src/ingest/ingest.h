@@ -15,6 +15,7 @@
 #include "image/facts.h"
 #include "ingest/kafka_client.h"
 #include "utils/jsonb.h"
+#include "utils/uuid.h"
 #include "workers/worker.h"
 
 /* A row of imgpipe.sources as the session began with it. */
@@ -40,6 +41,7 @@ typedef struct IngestSource
 	char	   *consumer_group; /* NULL: Kafka is told nothing */
 	char	   *cluster_id;		/* NULL: not known yet */
 	bool		may_use_server;
+	bool		reports;		/* results go to Kafka or to listeners */
 	char	   *started_in;		/* '' where not known */
 	char	   *version;		/* changes with everything that a session rests on */
 } IngestSource;
@@ -84,6 +86,7 @@ typedef struct IngestMessage
 	int			sqlerrcode;		/* of a dead letter, with reason and detail */
 	const char *reason;
 	const char *detail;			/* or NULL */
+	pg_uuid_t	image_id;		/* of the row that was written last */
 } IngestMessage;
 
 /* All of it in one memory context, which is reset when the batch is done. */

@@ -40,6 +40,9 @@ CREATE TABLE imgpipe.sources (
 	content_field text NOT NULL DEFAULT 'content' CHECK (content_field OPERATOR(pg_catalog.<>) ''),
 	on_tombstone text NOT NULL DEFAULT 'dead_letter' CHECK (on_tombstone OPERATOR(pg_catalog.=) ANY ('{dead_letter,ignore,delete}')),
 	consumer_group text CHECK (consumer_group OPERATOR(pg_catalog.~) '^[!-~]{1,249}$'),
+	result_topic text CHECK (result_topic OPERATOR(pg_catalog.~) '^[A-Za-z0-9._-]{1,249}$'),
+	dead_letter_topic text CHECK (dead_letter_topic OPERATOR(pg_catalog.~) '^[A-Za-z0-9._-]{1,249}$'),
+	notify_channel text CHECK (pg_catalog.octet_length(notify_channel) OPERATOR(pg_catalog.>=) 1 AND pg_catalog.octet_length(notify_channel) OPERATOR(pg_catalog.<=) 63),
 	enabled boolean NOT NULL DEFAULT false,
 	started_in text,
 	cluster_id text,
@@ -57,6 +60,9 @@ COMMENT ON COLUMN imgpipe.sources.format IS 'raw: the value of a message is the 
 COMMENT ON COLUMN imgpipe.sources.content_field IS 'The field of the JSON object that has the image file.';
 COMMENT ON COLUMN imgpipe.sources.on_tombstone IS 'What becomes of a message without a value: a dead letter, nothing, or the deletion of the images of this source with its key.';
 COMMENT ON COLUMN imgpipe.sources.consumer_group IS 'Where Kafka''s own tools find how far this source is; NULL: nothing is told to Kafka.';
+COMMENT ON COLUMN imgpipe.sources.result_topic IS 'Topic of the same server that gets one message for each image when it is processed; NULL: none. See src/outbox/.';
+COMMENT ON COLUMN imgpipe.sources.dead_letter_topic IS 'Topic of the same server that gets a copy of each dead letter; NULL: none.';
+COMMENT ON COLUMN imgpipe.sources.notify_channel IS 'Channel of NOTIFY that tells listeners of each image that is processed; NULL: none.';
 COMMENT ON COLUMN imgpipe.sources.cluster_id IS 'The Kafka cluster that the positions are of, as it names itself; the first start learns it.';
 COMMENT ON COLUMN imgpipe.sources.batch_rows IS 'Most messages in one transaction.';
 COMMENT ON COLUMN imgpipe.sources.batch_bytes IS 'Bytes after which a batch is full. A worker holds about three times as much: the batch, what is fetched ahead, and one answer of the broker.';
@@ -116,6 +122,7 @@ DECLARE
 BEGIN
 	IF cardinality(gone) > 0 THEN
 		DELETE FROM imgpipe.tasks t WHERE t.image_id = ANY (gone);
+		DELETE FROM imgpipe.outbox o WHERE o.image_id = ANY (gone);
 		DELETE FROM imgpipe.renditions r WHERE r.image_id = ANY (gone);
 		DELETE FROM imgpipe.results r WHERE r.image_id = ANY (gone);
 		DELETE FROM imgpipe.dead_letters d WHERE d.image_id = ANY (gone);

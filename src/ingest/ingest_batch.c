@@ -21,6 +21,8 @@
 #include "ingest/ingest_message.h"
 #include "miscadmin.h"
 #include "retention/erase.h"
+#include "store/image_id.h"
+#include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
 #include "utils/memutils.h"
@@ -33,11 +35,8 @@
 /* The columns that images and dead letters share, and their parameters. */
 #define COMMON_COLUMNS \
 	"image_id, source, source_partition, source_offset, source_key, source_timestamp, headers"
-#define COMMON_VALUES \
-	"CASE WHEN $1 IS NULL THEN imgpipe.new_image_id()" \
-	" ELSE imgpipe.new_image_id(pg_catalog.clock_timestamp() OPERATOR(pg_catalog.+) $1) END," \
-	" $2, $3, $4, $5, $6, $7"
-#define COMMON_TYPES INTERVALOID, TEXTOID, INT4OID, INT8OID, TEXTOID, TIMESTAMPTZOID, JSONBOID
+#define COMMON_VALUES "$1, $2, $3, $4, $5, $6, $7"
+#define COMMON_TYPES UUIDOID, TEXTOID, INT4OID, INT8OID, TEXTOID, TIMESTAMPTZOID, JSONBOID
 #define N_COMMON	7
 
 static void
@@ -186,15 +185,29 @@ set_text(const char *text, int i, Datum *values, char *nulls)
 	values[i] = text ? CStringGetTextDatum(text) : (Datum) 0;
 }
 
-static void
-common_values(const IngestSource *source, const KafkaMessage *message, Datum *values, char *nulls)
+/* A new id, with the deadline that the source's retention gives from now on. */
+static Datum
+new_image_id(const IngestSource *source)
 {
+	Datum		deadline;
+
+	if (source->retention == NULL)
+		return DirectFunctionCall1(imgpipe_new_image_id, (Datum) 0);
+	deadline = DirectFunctionCall2(timestamptz_pl_interval, TimestampTzGetDatum(GetCurrentTimestamp()),
+								   IntervalPGetDatum(source->retention));
+	return DirectFunctionCall1(imgpipe_new_image_id_at, deadline);
+}
+
+static void
+common_values(const IngestSource *source, IngestMessage *ingested, Datum *values, char *nulls)
+{
+	const KafkaMessage *message = &ingested->message;
 	TimestampTz timestamp = message_timestamp(message);
 	bool		no_headers;
 
 	memset(nulls, ' ', N_COMMON);
-	nulls[0] = source->retention ? ' ' : 'n';
-	values[0] = IntervalPGetDatum(source->retention);
+	values[0] = new_image_id(source);
+	ingested->image_id = *DatumGetUUIDP(values[0]);
 	values[1] = CStringGetTextDatum(source->name);
 	values[2] = Int32GetDatum(message->partition);
 	values[3] = Int64GetDatum(message->offset);
@@ -230,7 +243,7 @@ uploader_of(const IngestSource *source, const IngestMessage *message)
 }
 
 static void
-insert_image(const IngestSource *source, const IngestMessage *message)
+insert_image(const IngestSource *source, IngestMessage *message)
 {
 	static SPIPlanPtr plan = NULL;
 	const KafkaMessage *kafka = &message->message;
@@ -239,7 +252,7 @@ insert_image(const IngestSource *source, const IngestMessage *message)
 	char		nulls[lengthof(types)];
 	char	   *batch_id = message_header_text(kafka, "batch_id");
 
-	common_values(source, kafka, values, nulls);
+	common_values(source, message, values, nulls);
 	if (message->envelope)
 	{
 		bool		no_headers = nulls[6] == 'n';
@@ -259,7 +272,7 @@ insert_image(const IngestSource *source, const IngestMessage *message)
 }
 
 static void
-insert_dead_letter(const IngestSource *source, const IngestMessage *message)
+insert_dead_letter(const IngestSource *source, IngestMessage *message)
 {
 	static SPIPlanPtr plan = NULL;
 	const KafkaMessage *kafka = &message->message;
@@ -267,7 +280,7 @@ insert_dead_letter(const IngestSource *source, const IngestMessage *message)
 	Datum		values[lengthof(types)];
 	char		nulls[lengthof(types)];
 
-	common_values(source, kafka, values, nulls);
+	common_values(source, message, values, nulls);
 	values[N_COMMON] = (Datum) 0;
 	nulls[N_COMMON] = 'n';
 	if (kafka->value)
@@ -429,6 +442,25 @@ record_batch(IngestWorker *worker, int first, int last, int n_moves, const Posit
 	internal_end(&scope);
 }
 
+/* Gives rows of images and dead letters their places in the outbox. */
+static void
+report_rows(IngestWorker *worker, int n, Datum *image_ids)
+{
+	Oid			types[] = {INT4OID, UUIDARRAYOID};
+	Datum		values[lengthof(types)];
+	InternalScope scope;
+
+	if (n == 0 || !worker->source->reports)
+		return;
+	values[0] = Int32GetDatum(worker->arguments->object);
+	values[1] = PointerGetDatum(construct_array(image_ids, n, UUIDOID, UUID_LEN, false, TYPALIGN_CHAR));
+	internal_begin(&scope);
+	if (SPI_execute_with_args("SELECT imgpipe.report_ingested($1, $2)", lengthof(types), types, values,
+							  NULL, false, 0) != SPI_OK_SELECT)
+		elog(ERROR, "could not report what was ingested");
+	internal_end(&scope);
+}
+
 /* What was erased on request does not come back by being read again. */
 static bool
 is_erased(const IngestSource *source, const IngestMessage *message)
@@ -448,6 +480,8 @@ range_write(IngestWorker *worker, int first, int last, ErrorData **error)
 	MemoryContext caller = MemoryContextSwitchTo(batch->context);
 	PositionMove *moves = palloc(sizeof(PositionMove) * Max(worker->n_partitions, 1));
 	int			n_moves = moves_of(worker, first, last, moves);
+	Datum	   *image_ids = palloc(sizeof(Datum) * (last - first));
+	int			n_rows = 0;
 	volatile bool written = false;
 	bool		erasures;
 	int			i;
@@ -466,19 +500,25 @@ range_write(IngestWorker *worker, int first, int last, ErrorData **error)
 		for (i = first; i < last; i++)
 		{
 			MemoryContext transaction = MemoryContextSwitchTo(worker->row);
+			IngestMessage *message = &batch->messages[i];
 
 			CHECK_FOR_INTERRUPTS();
-			if (erasures && is_erased(worker->source, &batch->messages[i]))
+			if (erasures && is_erased(worker->source, message))
 				;
-			else if (batch->messages[i].verdict == INGEST_IMAGE)
-				insert_image(worker->source, &batch->messages[i]);
-			else if (batch->messages[i].verdict == INGEST_DEAD_LETTER)
-				insert_dead_letter(worker->source, &batch->messages[i]);
-			else if (batch->messages[i].verdict == INGEST_TOMBSTONE)
-				delete_images(worker->source, &batch->messages[i].message);
+			else if (message->verdict == INGEST_IMAGE || message->verdict == INGEST_DEAD_LETTER)
+			{
+				if (message->verdict == INGEST_IMAGE)
+					insert_image(worker->source, message);
+				else
+					insert_dead_letter(worker->source, message);
+				image_ids[n_rows++] = UUIDPGetDatum(&message->image_id);
+			}
+			else if (message->verdict == INGEST_TOMBSTONE)
+				delete_images(worker->source, &message->message);
 			MemoryContextSwitchTo(transaction);
 			MemoryContextReset(worker->row);
 		}
+		report_rows(worker, n_rows, image_ids);
 		record_batch(worker, first, last, n_moves, moves);
 		worker_transaction_commit();
 		written = true;

@@ -44,10 +44,13 @@ is_text(const char *bytes, Size length)
 	return pg_verify_mbstr(GetDatabaseEncoding(), bytes, length, true);
 }
 
+/* Text that itself begins like the hexadecimal form is given in that, so that the bytes can be told from it. */
 char *
 message_text(const char *bytes, Size length)
 {
-	return is_text(bytes, length) ? pnstrdup(bytes, length) : to_hex("\\x", bytes, length);
+	bool		ambiguous = length >= 2 && bytes[0] == '\\' && bytes[1] == 'x';
+
+	return is_text(bytes, length) && !ambiguous ? pnstrdup(bytes, length) : to_hex("\\x", bytes, length);
 }
 
 char *

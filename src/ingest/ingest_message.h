@@ -11,7 +11,7 @@
 #include "ingest/kafka_client.h"
 #include "utils/jsonb.h"
 
-/* The bytes themselves where they are text in this database's encoding, else \x and hex. */
+/* The bytes themselves where they are text in this database's encoding that does not begin with \x, else \x and hex. */
 extern char *message_text(const char *bytes, Size length);
 
 /* The first header of that name that is not null, as message_text(); or NULL. */

@@ -79,7 +79,8 @@ source_read(int32 source_id)
 							  "   THEN pg_catalog.ceil(extract(epoch FROM s.start_from::timestamptz) * 1000)::bigint ELSE -1 END,"
 							  " s.max_backlog, s.slice, s.slices, s.consumer_group, s.cluster_id,"
 							  " CASE WHEN s.format = 'json' THEN s.content_field END,"
-							  " s.on_tombstone = 'delete', s.on_tombstone = 'ignore'"
+							  " s.on_tombstone = 'delete', s.on_tombstone = 'ignore',"
+							  " pg_catalog.num_nonnulls(s.result_topic, s.dead_letter_topic, s.notify_channel) > 0"
 							  " FROM imgpipe.sources s LEFT JOIN pg_catalog.pg_foreign_server f ON f.srvname = s.server"
 							  " WHERE s.source_id = $1 AND s.enabled",
 							  1, &type, &value, NULL, true, 1) != SPI_OK_SELECT)
@@ -114,6 +115,7 @@ source_read(int32 source_id)
 		source->content_field = text_copy(context, 20);
 		source->tombstones_delete = DatumGetBool(value_at(0, 21, &isnull));
 		source->tombstones_ignored = DatumGetBool(value_at(0, 22, &isnull));
+		source->reports = DatumGetBool(value_at(0, 23, &isnull));
 	}
 	internal_end(&scope);
 	worker_transaction_commit();

@@ -164,11 +164,53 @@ $$;
 COMMENT ON FUNCTION imgpipe.check_source_options(interval, integer, integer, integer, integer, integer, integer, integer, text) IS
 'Raises 22023 or 42602 where create_source() or alter_source() cannot take an option.';
 
+CREATE FUNCTION imgpipe.check_topic_name(topic text) RETURNS void
+	LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+	SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+	IF (topic !~ '^[A-Za-z0-9._-]{1,249}$') IS NOT FALSE THEN
+		RAISE EXCEPTION USING ERRCODE = 'invalid_name',
+			MESSAGE = format('topic name %s is not valid', coalesce('"' || topic || '"', 'NULL')),
+			HINT = 'Kafka''s topic names have 1 to 249 letters of ASCII, digits, ".", "_" and "-".';
+	END IF;
+END
+$$;
+COMMENT ON FUNCTION imgpipe.check_topic_name(text) IS
+'Raises 42602 where that is no name of a Kafka topic.';
+
+CREATE FUNCTION imgpipe.check_result_options(topic text, result_topic text, dead_letter_topic text, notify_channel text) RETURNS void
+	LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+	SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	name text;
+BEGIN
+	FOREACH name IN ARRAY array_remove(ARRAY[result_topic, dead_letter_topic], NULL) LOOP
+		PERFORM imgpipe.check_topic_name(name);
+		IF name = topic THEN
+			RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
+				MESSAGE = 'a source cannot send to its own topic',
+				DETAIL = format('It is "%s". What is sent there would be ingested, and give messages again.', topic),
+				HINT = 'Name another topic in result_topic and dead_letter_topic.';
+		END IF;
+	END LOOP;
+	IF octet_length(notify_channel) NOT BETWEEN 1 AND 63 THEN
+		RAISE EXCEPTION USING ERRCODE = 'invalid_name',
+			MESSAGE = format('channel name "%s" is not valid', notify_channel),
+			HINT = 'Give 1 to 63 bytes.';
+	END IF;
+END
+$$;
+COMMENT ON FUNCTION imgpipe.check_result_options(text, text, text, text) IS
+'Raises 42602 or 22023 where a source cannot send its results there.';
+
 CREATE FUNCTION imgpipe.create_source(name text, server text, topic text, retention interval DEFAULT NULL,
 	parallelism integer DEFAULT 1, start_from text DEFAULT 'earliest', batch_rows integer DEFAULT 500,
 	batch_bytes integer DEFAULT 16777216, linger_ms integer DEFAULT 50, max_backlog integer DEFAULT 0,
 	slice integer DEFAULT 0, slices integer DEFAULT 1, consumer_group text DEFAULT NULL,
-	format text DEFAULT 'raw', content_field text DEFAULT 'content', on_tombstone text DEFAULT 'dead_letter') RETURNS integer
+	format text DEFAULT 'raw', content_field text DEFAULT 'content', on_tombstone text DEFAULT 'dead_letter',
+	result_topic text DEFAULT NULL, dead_letter_topic text DEFAULT NULL, notify_channel text DEFAULT NULL) RETURNS integer
 	LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
 	SET search_path = pg_catalog, pg_temp
 AS $$
@@ -180,11 +222,8 @@ BEGIN
 			MESSAGE = format('source name %s is not valid', coalesce('"' || name || '"', 'NULL')),
 			HINT = 'A name has 1 to 63 letters of ASCII, digits, "_", "." and "-", and begins with none of the last two; "sql" is for images that are inserted.';
 	END IF;
-	IF (topic !~ '^[A-Za-z0-9._-]{1,249}$') IS NOT FALSE THEN
-		RAISE EXCEPTION USING ERRCODE = 'invalid_name',
-			MESSAGE = format('topic name %s is not valid', coalesce('"' || topic || '"', 'NULL')),
-			HINT = 'Kafka''s topic names have 1 to 249 letters of ASCII, digits, ".", "_" and "-".';
-	END IF;
+	PERFORM imgpipe.check_topic_name(topic);
+	PERFORM imgpipe.check_result_options(topic, result_topic, dead_letter_topic, notify_channel);
 	PERFORM imgpipe.check_source_options(retention, parallelism, batch_rows, batch_bytes, linger_ms, max_backlog, slice, slices, consumer_group);
 	start_from := imgpipe.check_start_from(start_from);
 	IF (format = ANY ('{raw,json}')) IS NOT TRUE OR (content_field <> '') IS NOT TRUE THEN
@@ -200,9 +239,9 @@ BEGIN
 	PERFORM imgpipe.check_source_owner(server, current_user::regrole);
 	BEGIN
 		INSERT INTO imgpipe.sources AS s (name, server, topic, retention, parallelism, start_from, batch_rows, batch_bytes, linger_ms,
-				max_backlog, slice, slices, consumer_group, format, content_field, on_tombstone)
+				max_backlog, slice, slices, consumer_group, format, content_field, on_tombstone, result_topic, dead_letter_topic, notify_channel)
 			VALUES (name, server, topic, retention, parallelism, start_from, batch_rows, batch_bytes, linger_ms,
-				max_backlog, slice, slices, consumer_group, format, content_field, on_tombstone)
+				max_backlog, slice, slices, consumer_group, format, content_field, on_tombstone, result_topic, dead_letter_topic, notify_channel)
 			RETURNING s.source_id INTO new_id;
 	EXCEPTION WHEN unique_violation THEN
 		RAISE EXCEPTION USING ERRCODE = 'duplicate_object',
@@ -214,12 +253,13 @@ BEGIN
 	RETURN new_id;
 END
 $$;
-COMMENT ON FUNCTION imgpipe.create_source(text, text, text, interval, integer, text, integer, integer, integer, integer, integer, integer, text, text, text, text) IS
-'Makes a source of images, one Kafka topic of a server of imgpipe_kafka, and returns its source_id; a topic may have several sources. It is stopped; start_source() starts it. The value of each message is an image file; key, headers, partition, offset and timestamp are kept with it, and the headers batch_id and uploaded_by go to the columns of that name. What is no image goes to imgpipe.dead_letters, the rest goes on. retention: how long its images are kept (1 minute to imgpipe.max_retention), NULL for imgpipe.retention. parallelism: workers (1 to 64), each with its share of the partitions. start_from, for the first start: earliest, latest, offsets by partition ({"0": 1500, "1": 1200}; others begin at their beginning) or a time (the first message of each partition that is not older). batch_rows (1 to 100000), batch_bytes (1 MB to 1 GB) and linger_ms (0 to 60000) bound one transaction. max_backlog: ingest rests, in state waiting, while more tasks than this are queued in the database, Kafka being the buffer; 0 for never. slice and slices: of the partitions only those whose number modulo slices (1 to 1000) is slice, so that several databases share a topic. consumer_group: under this name the positions are told to Kafka after they are committed here, for tools that watch groups; imgpipe itself never reads them; NULL for not at all. format: raw, or json, where the value is a JSON object that has the file in base64 in the field content_field; its other fields join the headers, and batch_id and uploaded_by among them count where there is no such header. on_tombstone: what a message without a value does: dead_letter, ignore, or delete, which deletes the images that came from this source with its key before, and all that was made of them. The source belongs to the current role, whose rights its workers have. The role needs USAGE on the server and on schema imgpipe, INSERT on images and dead_letters, SELECT, INSERT, UPDATE and DELETE on sources, and before PostgreSQL 17 LOGIN. Raises 42602 for a name, 22023 for a parameter, 42704 for a server that does not exist, 42809 for a server of another wrapper, 42501 and 28000 for missing rights, 42710 for a name that is taken.';
+COMMENT ON FUNCTION imgpipe.create_source(text, text, text, interval, integer, text, integer, integer, integer, integer, integer, integer, text, text, text, text, text, text, text) IS
+'Makes a source of images, one Kafka topic of a server of imgpipe_kafka, and returns its source_id; a topic may have several sources. It is stopped; start_source() starts it. The value of each message is an image file; key, headers, partition, offset and timestamp are kept with it, and the headers batch_id and uploaded_by go to the columns of that name. What is no image goes to imgpipe.dead_letters, the rest goes on. retention: how long its images are kept (1 minute to imgpipe.max_retention), NULL for imgpipe.retention. parallelism: workers (1 to 64), each with its share of the partitions. start_from, for the first start: earliest, latest, offsets by partition ({"0": 1500, "1": 1200}; others begin at their beginning) or a time (the first message of each partition that is not older). batch_rows (1 to 100000), batch_bytes (1 MB to 1 GB) and linger_ms (0 to 60000) bound one transaction. max_backlog: ingest rests, in state waiting, while more tasks than this are queued in the database, Kafka being the buffer; 0 for never. slice and slices: of the partitions only those whose number modulo slices (1 to 1000) is slice, so that several databases share a topic. consumer_group: under this name the positions are told to Kafka after they are committed here, for tools that watch groups; imgpipe itself never reads them; NULL for not at all. format: raw, or json, where the value is a JSON object that has the file in base64 in the field content_field; its other fields join the headers, and batch_id and uploaded_by among them count where there is no such header. on_tombstone: what a message without a value does: dead_letter, ignore, or delete, which deletes the images that came from this source with its key before, and all that was made of them. result_topic: a topic of the same server that gets one message for each image when all its tasks are done, or for the message that did not become one; see image_result() for what it says. dead_letter_topic: one that gets a copy of each dead letter. notify_channel: a channel (1 to 63 bytes) of NOTIFY that hears {"image_id", "source", "status"} of each. Images that are inserted by SQL give no message. The source belongs to the current role, whose rights its workers have. The role needs USAGE on the server and on schema imgpipe, INSERT on images and dead_letters, SELECT, INSERT, UPDATE and DELETE on sources, and before PostgreSQL 17 LOGIN. Raises 42602 for a name, 22023 for a parameter, 42704 for a server that does not exist, 42809 for a server of another wrapper, 42501 and 28000 for missing rights, 42710 for a name that is taken.';
 
 CREATE FUNCTION imgpipe.alter_source(name text, retention interval DEFAULT NULL, parallelism integer DEFAULT NULL,
 	batch_rows integer DEFAULT NULL, batch_bytes integer DEFAULT NULL, linger_ms integer DEFAULT NULL, max_backlog integer DEFAULT NULL,
-	slice integer DEFAULT NULL, slices integer DEFAULT NULL, consumer_group text DEFAULT NULL) RETURNS void
+	slice integer DEFAULT NULL, slices integer DEFAULT NULL, consumer_group text DEFAULT NULL,
+	result_topic text DEFAULT NULL, dead_letter_topic text DEFAULT NULL, notify_channel text DEFAULT NULL) RETURNS void
 	LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
 	SET search_path = pg_catalog, pg_temp
 AS $$
@@ -236,6 +276,10 @@ BEGIN
 	changed.slice := coalesce(slice, source.slice);
 	changed.slices := coalesce(slices, source.slices);
 	changed.consumer_group := nullif(coalesce(consumer_group, source.consumer_group), '');
+	changed.result_topic := nullif(coalesce(result_topic, source.result_topic), '');
+	changed.dead_letter_topic := nullif(coalesce(dead_letter_topic, source.dead_letter_topic), '');
+	changed.notify_channel := nullif(coalesce(notify_channel, source.notify_channel), '');
+	PERFORM imgpipe.check_result_options(source.topic, changed.result_topic, changed.dead_letter_topic, changed.notify_channel);
 	PERFORM imgpipe.check_source_options(changed.retention, changed.parallelism, changed.batch_rows, changed.batch_bytes,
 		changed.linger_ms, changed.max_backlog, changed.slice, changed.slices, changed.consumer_group);
 	IF (changed.slice, changed.slices) <> (source.slice, source.slices) AND source.enabled THEN
@@ -246,13 +290,14 @@ BEGIN
 	END IF;
 	UPDATE imgpipe.sources s SET retention = changed.retention, parallelism = changed.parallelism, batch_rows = changed.batch_rows,
 			batch_bytes = changed.batch_bytes, linger_ms = changed.linger_ms, max_backlog = changed.max_backlog,
-			slice = changed.slice, slices = changed.slices, consumer_group = changed.consumer_group
+			slice = changed.slice, slices = changed.slices, consumer_group = changed.consumer_group,
+			result_topic = changed.result_topic, dead_letter_topic = changed.dead_letter_topic, notify_channel = changed.notify_channel
 		WHERE s.source_id = source.source_id;
 	PERFORM imgpipe.wake_controller();
 END
 $$;
-COMMENT ON FUNCTION imgpipe.alter_source(text, interval, integer, integer, integer, integer, integer, integer, integer, text) IS
-'Changes options of a source, which are those of create_source(); NULL keeps one as it is, a retention of 0 is imgpipe.retention again, a max_backlog of 0 no limit, and an empty consumer_group none. A source that is started takes the change within about 10 seconds, between two batches: nothing is lost or doubled. Images that are there keep their deadlines. slice and slices only while it is stopped: a partition that was not ingested here before begins at its beginning unless seek_source() says where. Raises 22023 and 42602 for an option, 55006 where slices are to change and it is started, 42704 where there is no such source, 42501 for a role that is not a member of its owner.';
+COMMENT ON FUNCTION imgpipe.alter_source(text, interval, integer, integer, integer, integer, integer, integer, integer, text, text, text, text) IS
+'Changes options of a source, which are those of create_source(); NULL keeps one as it is, a retention of 0 is imgpipe.retention again, a max_backlog of 0 no limit, and an empty consumer_group, result_topic, dead_letter_topic or notify_channel none. Messages of images that are there already go where the source said when they came. A source that is started takes the change within about 10 seconds, between two batches: nothing is lost or doubled. Images that are there keep their deadlines. slice and slices only while it is stopped: a partition that was not ingested here before begins at its beginning unless seek_source() says where. Raises 22023 and 42602 for an option, 55006 where slices are to change and it is started, 42704 where there is no such source, 42501 for a role that is not a member of its owner.';
 
 CREATE FUNCTION imgpipe.start_source(name text) RETURNS void
 	LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
@@ -291,6 +336,9 @@ DECLARE
 BEGIN
 	UPDATE imgpipe.sources s SET started_in = NULL WHERE s.source_id = source.source_id AND NOT s.enabled;
 	UPDATE imgpipe.sources s SET started_in = imgpipe.database_identity() WHERE s.source_id = source.source_id AND s.enabled;
+	IF num_nonnulls(source.result_topic, source.dead_letter_topic) > 0 THEN
+		PERFORM imgpipe.adopt_outbox();
+	END IF;
 	PERFORM imgpipe.wake_controller();
 END
 $$;

@@ -99,14 +99,19 @@ CREATE FUNCTION imgpipe.delete_parts_of_processor() RETURNS trigger
 	LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER
 	SET search_path = pg_catalog, pg_temp
 AS $$
+DECLARE
+	waiting uuid[];
 BEGIN
-	DELETE FROM imgpipe.tasks t WHERE t.processor_id = OLD.processor_id;
+	WITH gone AS (DELETE FROM imgpipe.tasks t WHERE t.processor_id = OLD.processor_id RETURNING t.image_id)
+		SELECT array_agg(DISTINCT g.image_id) INTO waiting
+			FROM gone g JOIN imgpipe.outbox o ON o.image_id = g.image_id AND o.state = 'pending';
 	DELETE FROM imgpipe.processor_versions v WHERE v.processor_id = OLD.processor_id;
+	PERFORM imgpipe.complete_result(w) FROM unnest(waiting) w;
 	RETURN NULL;
 END
 $$;
 COMMENT ON FUNCTION imgpipe.delete_parts_of_processor() IS
-'Trigger of imgpipe.processors: the tasks and versions of a dropped processor go with it.';
+'Trigger of imgpipe.processors: the tasks and versions of a dropped processor go with it, and results that waited for nothing else are sent.';
 REVOKE EXECUTE ON FUNCTION imgpipe.delete_parts_of_processor() FROM PUBLIC;
 
 CREATE TRIGGER delete_parts AFTER DELETE ON imgpipe.processors
@@ -423,6 +428,8 @@ CREATE FUNCTION imgpipe.bury_task(task_id bigint, error_code text, reason text, 
 	LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
 	SET search_path = pg_catalog, pg_temp
 AS $$
+DECLARE
+	buried uuid;
 BEGIN
 	INSERT INTO imgpipe.dead_letters (image_id, stage, source, source_partition, source_offset, source_key,
 			source_timestamp, headers, processor, version, attempts, sqlstate, reason, detail)
@@ -432,7 +439,8 @@ BEGIN
 			JOIN imgpipe.processors p ON p.processor_id = t.processor_id
 			JOIN imgpipe.images i ON i.image_id = t.image_id
 		WHERE t.task_id = bury_task.task_id AND t.image_id >= imgpipe.fence();
-	DELETE FROM imgpipe.tasks t WHERE t.task_id = bury_task.task_id;
+	DELETE FROM imgpipe.tasks t WHERE t.task_id = bury_task.task_id RETURNING t.image_id INTO buried;
+	PERFORM imgpipe.report_buried(buried);
 END
 $$;
 COMMENT ON FUNCTION imgpipe.bury_task(bigint, text, text, text) IS

@@ -447,6 +447,7 @@ make_renditions(List *tasks)
 		}
 		task->settled = true;
 	}
+	queue_complete(&first->image_id);
 	queue_commit(&scope);
 	if (n_done > 0)
 		slot_count(n_done, IMAGE_LENGTH(image), 0);
@@ -506,6 +507,7 @@ call_function(List *tasks)
 	}
 	if (exists)
 		queue_write_result(task, result, is_null);
+	queue_complete(&task->image_id);
 	internal_end(&scope);
 	worker_transaction_commit();
 	disable_timeout(function_timeout, false);

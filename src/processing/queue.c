@@ -56,6 +56,11 @@ static Statement image_statement = {
 	1, {UUIDOID}
 };
 
+static Statement complete_statement = {
+	"SELECT imgpipe.complete_result($1)",
+	1, {UUIDOID}
+};
+
 /*
  * No look at the version that is there: an image has one task a processor at
  * a time, so the version that is written later is the later one.
@@ -230,6 +235,14 @@ queue_fail(const Task *task, int sqlerrcode, const char *reason, const char *det
 	execute(&fail_statement, values, detail ? NULL : "     n ");
 	*buried = returned_boolean(&lost);
 	return !lost;
+}
+
+void
+queue_complete(const pg_uuid_t *image_id)
+{
+	Datum		values[1] = {UUIDPGetDatum(image_id)};
+
+	execute(&complete_statement, values, NULL);
 }
 
 bool

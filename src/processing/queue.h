@@ -45,6 +45,9 @@ extern bool queue_finish(const Task *task);
 extern bool queue_fail(const Task *task, int sqlerrcode, const char *reason,
 					   const char *detail, bool final, bool *buried);
 
+/* After the outputs of the image's tasks: where these were the last ones, its result is ready. */
+extern void queue_complete(const pg_uuid_t *image_id);
+
 extern bool queue_image_exists(const pg_uuid_t *image_id);
 extern void queue_write_rendition(const Task *task, int output, const Image *content);
 extern void queue_write_result(const Task *task, Datum result, bool is_null);

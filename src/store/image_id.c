@@ -16,6 +16,7 @@
 #include "access/xact.h"
 #include "fmgr.h"
 #include "imgpipe.h"
+#include "store/image_id.h"
 #include "utils/timestamp.h"
 #include "utils/uuid.h"
 

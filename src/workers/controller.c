@@ -3,7 +3,7 @@
  *		The controller: one process for each database with imgpipe.
  *
  * Every round it makes partitions ahead, and sees to it that the workers run
- * that the purge, sources, the queue and jobs call for.  It connects as
+ * that the purge, sources, the queue, jobs and the outbox call for.  It connects as
  * the bootstrap superuser and therefore runs nothing but the extension's own
  * statements, as the extension's owner.  A duty that fails is reported and
  * tried again in the next round, and does not keep the others from being done.
@@ -32,6 +32,7 @@
 #define SHORTEST_ROUND		50		/* however often it is woken */
 #define STORE_ROUND			10000	/* between looks at partitions */
 #define PURGE_ROUND			900		/* between looks for what is overdue */
+#define SETTLING_ROUND		60000	/* between looks for results that nobody completes */
 #define START_GRACE			30000	/* for a worker to come up */
 #define RESTORE_GRACE		3600000	/* for the end of a dump that is being restored */
 #define STOP_GRACE			10000	/* for a worker to end by itself */
@@ -277,6 +278,11 @@ start_worker(int index, WorkerKind kind, Oid role, int32 object, int16 slice, in
 	}
 	else if (kind == WORKER_PURGE)
 		launched = worker_launch("imgpipe_purge_main", "imgpipe purge", "imgpipe purge", &arguments, &handles[index]);
+	else if (kind == WORKER_SENDER)
+	{
+		snprintf(name, sizeof(name), "imgpipe sender %d", object);
+		launched = worker_launch("imgpipe_sender_main", "imgpipe sender", name, &arguments, &handles[index]);
+	}
 	else if (kind == WORKER_JOB)
 	{
 		snprintf(name, sizeof(name), "imgpipe job %d", object);
@@ -411,9 +417,9 @@ source_row(int32 source)
 	return -1;
 }
 
-/* The slot of a source's slice, or -1. */
+/* The slot of a source's slice, or of a sender, or -1. */
 static int
-ingest_slot(int32 source, int16 slice)
+slot_of(WorkerKind kind, int32 object, int16 slice)
 {
 	int			i;
 
@@ -421,7 +427,7 @@ ingest_slot(int32 source, int16 slice)
 	{
 		WorkerSlot *slot = &shared_state->workers[i];
 
-		if (slot_is(slot, WORKER_INGEST) && slot->object == source && slot->slice == slice)
+		if (slot_is(slot, kind) && slot->object == object && slot->slice == slice)
 			return i;
 	}
 	return -1;
@@ -468,7 +474,7 @@ look_after_sources(void)
 		busy |= n_slices > 0;
 		for (slice = 0; slice < n_slices; slice++)
 		{
-			int			index = ingest_slot(number_at(row, 1), slice);
+			int			index = slot_of(WORKER_INGEST, number_at(row, 1), slice);
 
 			if (index >= 0 &&
 				(slot_is_alive(index) || !may_retry(&shared_state->workers[index])))
@@ -485,6 +491,29 @@ look_after_sources(void)
 			running++;
 		}
 	}
+}
+
+/* The outbox: a worker for each sender that has something to send; it ends by itself when it is idle. */
+static void
+look_after_senders(void)
+{
+	uint64		row;
+
+	run("SELECT sender_id::bigint, owner::oid::bigint FROM imgpipe.senders_with_messages()", SPI_OK_SELECT);
+	busy |= SPI_processed > 0;
+	for (row = 0; row < SPI_processed; row++)
+	{
+		int			index = slot_of(WORKER_SENDER, number_at(row, 1), 0);
+
+		if (index < 0 || (!slot_is_alive(index) && may_retry(&shared_state->workers[index])))
+			start_worker(index, WORKER_SENDER, number_at(row, 2), number_at(row, 1), 0, 0, 0);
+	}
+}
+
+static void
+settle_results(void)
+{
+	run("SELECT imgpipe.settle_results()", SPI_OK_SELECT);
 }
 
 /* An owner of processors: its due tasks and its workers. */
@@ -713,6 +742,7 @@ imgpipe_controller_main(Datum argument)
 	WorkerArguments arguments;
 	TimestampTz last_store_round = 0;
 	TimestampTz last_purge_round = 0;
+	TimestampTz last_settling = 0;
 
 	memcpy(&arguments, MyBgworkerEntry->bgw_extra, sizeof(arguments));
 	controller = &shared_state->controllers[arguments.slot];
@@ -764,6 +794,12 @@ imgpipe_controller_main(Datum argument)
 			else
 				busy = true;
 			do_duty(look_after_processors, "looking after processors");
+			do_duty(look_after_senders, "looking after senders");
+			if (TimestampDifferenceExceeds(last_settling, started, SETTLING_ROUND))
+			{
+				do_duty(settle_results, "completing results");
+				last_settling = started;
+			}
 			jobs_due = TimestampTzPlusMilliseconds(started, BUSY_ROUND);
 			if (do_duty(look_after_jobs, "looking after jobs"))
 				do_duty(start_jobs, "starting jobs");

@@ -35,6 +35,7 @@ PG_FUNCTION_INFO_V1(imgpipe_wake_controller);
 PG_FUNCTION_INFO_V1(imgpipe_workers_available);
 PG_FUNCTION_INFO_V1(imgpipe_stop_workers);
 PG_FUNCTION_INFO_V1(imgpipe_start_workers);
+PG_FUNCTION_INFO_V1(imgpipe_wake_senders);
 PG_FUNCTION_INFO_V1(imgpipe_worker_slots);
 
 static void
@@ -144,22 +145,55 @@ wake_now(void)
 		wake_launcher();
 }
 
+/* The senders that run, or whoever starts one where there is none. */
+static void
+wake_senders_now(void)
+{
+	bool		found = false;
+	int			i;
+
+	for (i = 0; shared_state != NULL && i < IMGPIPE_MAX_WORKERS; i++)
+	{
+		WorkerSlot *worker = &shared_state->workers[i];
+		pid_t		pid;
+
+		SpinLockAcquire(&worker->mutex);
+		pid = worker->kind == WORKER_SENDER && worker->database == MyDatabaseId ? worker->pid : 0;
+		SpinLockRelease(&worker->mutex);
+		wake_process(pid);
+		found = found || pid != 0;
+	}
+	if (!found)
+		wake_now();
+}
+
 static bool wake_at_commit = false;
+static bool wake_senders_at_commit = false;
 
 static void
 wake_after_transaction(XactEvent event, void *argument)
 {
 	if (event == XACT_EVENT_COMMIT && wake_at_commit)
 		wake_now();
+	if (event == XACT_EVENT_COMMIT && wake_senders_at_commit)
+		wake_senders_now();
 	if (event == XACT_EVENT_COMMIT || event == XACT_EVENT_ABORT || event == XACT_EVENT_PREPARE)
-		wake_at_commit = false;
+		wake_at_commit = wake_senders_at_commit = false;
+}
+
+static void
+watch_transactions(void)
+{
+	static bool registered = false;
+
+	if (!registered)
+		RegisterXactCallback(wake_after_transaction, NULL);
+	registered = true;
 }
 
 void
 wake_controller(void)
 {
-	static bool callback_registered = false;
-
 	if (shared_state == NULL)
 		return;
 	if (!IsTransactionState())
@@ -167,12 +201,16 @@ wake_controller(void)
 		wake_now();
 		return;
 	}
-	if (!callback_registered)
-	{
-		RegisterXactCallback(wake_after_transaction, NULL);
-		callback_registered = true;
-	}
+	watch_transactions();
 	wake_at_commit = true;
+}
+
+Datum
+imgpipe_wake_senders(PG_FUNCTION_ARGS)
+{
+	watch_transactions();
+	wake_senders_at_commit = true;
+	PG_RETURN_VOID();
 }
 
 Datum
@@ -371,6 +409,8 @@ kind_name(const WorkerSlot *slot)
 			return "job";
 		case WORKER_PURGE:
 			return "purge";
+		case WORKER_SENDER:
+			return "sender";
 	}
 	return "unknown";
 }

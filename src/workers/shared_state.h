@@ -25,7 +25,8 @@ typedef enum WorkerKind
 	WORKER_INGEST,
 	WORKER_PROCESSOR,
 	WORKER_JOB,
-	WORKER_PURGE
+	WORKER_PURGE,
+	WORKER_SENDER
 } WorkerKind;
 
 typedef enum WorkerState
@@ -58,9 +59,9 @@ typedef struct WorkerSlot
 	int			failures;		/* in a row, for the back-off */
 	TimestampTz retry_at;
 	bool		stop_requested;
-	uint64		messages;		/* ingest: messages; processor: tasks done */
+	uint64		messages;		/* ingest, sender: messages; processor: tasks done */
 	uint64		bytes;
-	uint64		failed;			/* dead letters; failed tasks */
+	uint64		failed;			/* dead letters; failed tasks; refused messages */
 	double		messages_per_second;	/* moving average */
 	double		bytes_per_second;
 	int64		lag;			/* ingest: messages behind; -1 unknown */

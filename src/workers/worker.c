@@ -258,6 +258,16 @@ wait_event_kafka(void)
 }
 
 uint32
+wait_event_acknowledgement(void)
+{
+	static uint32 event = 0;
+
+	if (event == 0)
+		event = IMGPIPE_WAIT_EVENT("ImgpipeAcknowledgement");
+	return event;
+}
+
+uint32
 wait_event_idle(void)
 {
 	static uint32 event = 0;

@@ -21,7 +21,7 @@ typedef struct WorkerArguments
 {
 	Oid			database;
 	Oid			role;			/* InvalidOid: the bootstrap superuser */
-	int32		object;			/* source_id, job_id; unused by processors */
+	int32		object;			/* source_id, job_id, sender_id; unused by processors */
 	int16		slice;			/* this worker's share: slice of n_slices */
 	int16		n_slices;
 	int32		slot;			/* index of its slot in shared memory */
@@ -73,6 +73,7 @@ extern void wake_controller(void);
 /* Wait events, named in pg_stat_activity from PostgreSQL 17 on. */
 extern uint32 wait_event_decoder(void);
 extern uint32 wait_event_kafka(void);
+extern uint32 wait_event_acknowledgement(void);
 extern uint32 wait_event_idle(void);
 
 #endif							/* IMGPIPE_WORKER_H */

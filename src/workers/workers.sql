@@ -37,5 +37,5 @@ CREATE FUNCTION imgpipe.worker_slots(
 	AS 'MODULE_PATHNAME', 'imgpipe_worker_slots'
 	LANGUAGE C VOLATILE PARALLEL RESTRICTED;
 COMMENT ON FUNCTION imgpipe.worker_slots() IS
-'What this database''s workers told of themselves since the server started: ingest workers (object is the source_id), processor workers and job workers (object is the job_id). No rows where imgpipe is not in shared_preload_libraries. The views source_status and processor_performance show this in a friendlier form. last_error is null for who is neither a member of the worker''s role nor of pg_read_all_stats.';
+'What this database''s workers told of themselves since the server started: ingest workers (object is the source_id), processor workers and job workers (object is the job_id) and senders (object is the sender_id). No rows where imgpipe is not in shared_preload_libraries. The views source_status and processor_performance show this in a friendlier form. last_error is null for who is neither a member of the worker''s role nor of pg_read_all_stats.';
 

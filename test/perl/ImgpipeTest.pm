@@ -395,6 +395,41 @@ sub produce
 	$self->produce_many($topic, [ map { { %message, file => $_ } } @$files ]);
 }
 
+=head2 consume($topic)
+
+All messages that are in the topic, each partition in its order: hashes of partition, offset, key and value (bytes, or undef) and
+headers => { name => value }, where the last one counts that repeats.
+
+=cut
+
+sub consume
+{
+	my ($self, $topic) = @_;
+	my $end = '<end ' . join('', map { chr(97 + int rand 26) } 1 .. 14) . '>';
+	open my $kcat, '-|:raw', 'kcat', '-q', '-C', '-e', '-o', 'beginning', '-b', $self->bootstrap, '-t', $topic,
+	  '-X', 'receive.message.max.bytes=1000000000', '-f', "%p %o %K %S %k%s%h$end"
+	  or BAIL_OUT("could not read topic $topic: $!");
+	my $all = do { local $/; <$kcat> } // '';
+	close $kcat or BAIL_OUT("kcat could not read topic $topic");
+
+	my @messages;
+	while ($all =~ /\G(\d+) (\d+) (-?\d+) (-?\d+) /gc)
+	{
+		my %message = (partition => $1, offset => $2);
+		my @lengths = ($3, $4);
+		for my $part (qw(key value))
+		{
+			my $length = shift @lengths;
+			$message{$part} = $length < 0 ? undef : substr $all, pos $all, $length;
+			pos($all) += $length if $length > 0;
+		}
+		$all =~ /\G(.*?)\Q$end\E/gcs or BAIL_OUT("messages of topic $topic cannot be told apart");
+		$message{headers} = { map { split /=/, $_, 2 } split /,(?=[\w.-]+=)/, $1 };
+		push @messages, \%message;
+	}
+	return sort { $a->{partition} <=> $b->{partition} || $a->{offset} <=> $b->{offset} } @messages;
+}
+
 =head2 message_count($topic)
 
 How many messages were ever sent to the topic.
