@@ -99,7 +99,8 @@ ok(poll_until($node, q[SELECT count(*) FROM imgpipe.purge_ledger WHERE deadline_
 	is(query(q[SELECT count(*), count(DISTINCT deadline_to) FROM imgpipe.purge_ledger WHERE deadline_to >= '2021-01-01' AND deadline_to < '2022-01-01']),
 		'199|199', 'the ledger has what is gone');
 	is(query('SELECT count(*) FROM in_the_way'), 0, 'of the one with a view the images are gone too');
-	is(overdue_rows(), '1 in 4 partitions', 'of the one with a foreign key they are not');
+	my $tables = query('SELECT count(*) FROM imgpipe.partitioned_tables');
+	is(overdue_rows(), "1 in $tables partitions", 'of the one with a foreign key they are not');
 	my $problems = query(q[SELECT value, detail, hint FROM imgpipe.retention_report() WHERE item = 'problem' ORDER BY value]);
 	like($problems, qr/the empty table cannot be dropped\|view public.in_the_way depends on table imgpipe_partitions.images_20210301_00\|Drop what depends on the table/, 'the report says what to do about the view');
 	like($problems, qr/cannot truncate a table referenced in a foreign key constraint\|.*\|Drop the constraint that refers to the table/, 'and about the key');
