@@ -457,7 +457,7 @@ kafka_client_ask_retention(KafkaClient *client)
 	rd_kafka_ConfigResource_t *asked = rd_kafka_ConfigResource_new(RD_KAFKA_RESOURCE_TOPIC,
 																   rd_kafka_topic_name(client->topic));
 
-	rd_kafka_DescribeConfigs(client->handle, &asked, 1, NULL, client->queue);
+	rd_kafka_DescribeConfigs(client->base.client, &asked, 1, NULL, client->base.queue);
 	rd_kafka_ConfigResource_destroy(asked);
 }
 
