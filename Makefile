@@ -44,6 +44,16 @@ SQL_PARTS = \
 	src/sales/create.sql \
 	src/sales/sample_data.sql \
 	src/health/health.sql \
+	src/access/log.sql \
+	src/access/templates.sql \
+	src/access/teams.sql \
+	src/access/masks.sql \
+	src/access/declared.sql \
+	src/access/plan.sql \
+	src/access/explain.sql \
+	src/access/exceptions.sql \
+	src/access/drift.sql \
+	src/access/presets.sql \
 	src/store/first_partitions.sql
 
 DATA_built = $(EXTENSION)--$(EXTVERSION).sql
