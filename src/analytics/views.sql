@@ -99,7 +99,7 @@ CREATE VIEW imgpipe.daily_volume WITH (security_invoker = true) AS
 		pg_catalog.min(v.first_received_at) AS first_received_at,
 		pg_catalog.max(v.last_received_at) AS last_received_at
 	FROM (
-		SELECT (i.received_at AT TIME ZONE 'UTC')::date AS day, i.source, i.format,
+		SELECT (i.received_at AT TIME ZONE 'UTC')::pg_catalog.date AS day, i.source, i.format,
 				pg_catalog.count(*) AS images, pg_catalog.sum(i.bytes) AS bytes,
 				pg_catalog.sum(i.width::bigint OPERATOR(pg_catalog.*) i.height) AS pixels,
 				pg_catalog.min(i.received_at) AS first_received_at, pg_catalog.max(i.received_at) AS last_received_at
@@ -153,7 +153,7 @@ CREATE VIEW imgpipe.processor_performance WITH (security_invoker = true) AS
 		w.delay_p50, w.delay_p95,
 		pg_catalog.round(COALESCE(w.lately, 0) OPERATOR(pg_catalog./) 5.0, 1) AS images_per_minute,
 		w.bytes_in, w.bytes_out,
-		pg_catalog.round(w.bytes_out OPERATOR(pg_catalog./) NULLIF(w.bytes_in, 0), 4) AS bytes_ratio,
+		CASE WHEN w.bytes_in OPERATOR(pg_catalog.>) 0 THEN pg_catalog.round(w.bytes_out OPERATOR(pg_catalog./) w.bytes_in, 4) END AS bytes_ratio,
 		w.last_done_at
 	FROM imgpipe.processors p
 		LEFT JOIN queue q ON q.processor_id OPERATOR(pg_catalog.=) p.processor_id

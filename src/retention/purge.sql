@@ -71,7 +71,7 @@ CREATE VIEW imgpipe.sealed_daily_volume AS
 					bytes bigint, pixels bigint, first_received_at timestamptz, last_received_at timestamptz)
 			WHERE NOT p.entered
 		UNION ALL
-		SELECT (i.received_at AT TIME ZONE 'UTC')::date, i.source, i.format, pg_catalog.count(*), pg_catalog.sum(i.bytes),
+		SELECT (i.received_at AT TIME ZONE 'UTC')::pg_catalog.date, i.source, i.format, pg_catalog.count(*), pg_catalog.sum(i.bytes),
 				pg_catalog.sum(i.width::bigint OPERATOR(pg_catalog.*) i.height), pg_catalog.min(i.received_at), pg_catalog.max(i.received_at)
 			FROM imgpipe.images i
 			WHERE i.image_id OPERATOR(pg_catalog.<) imgpipe.fence()

@@ -8,7 +8,8 @@
 
 CREATE FUNCTION imgpipe.sample_fraction(seed bigint, property text, number bigint) RETURNS double precision
 	LANGUAGE sql IMMUTABLE PARALLEL SAFE
-RETURN (pg_catalog.hashint8extended(number, pg_catalog.hashtextextended(property, seed)) & 9007199254740991)::double precision / 9007199254740992;
+RETURN (pg_catalog.hashint8extended(number, pg_catalog.hashtextextended(property, seed)) OPERATOR(pg_catalog.&) 9007199254740991)::double precision
+	OPERATOR(pg_catalog./) 9007199254740992;
 COMMENT ON FUNCTION imgpipe.sample_fraction(bigint, text, bigint) IS
 'A number from 0 inclusive to 1 exclusive that looks like chance, and is the same for the same arguments.';
 

@@ -10,10 +10,10 @@ DO $$
 DECLARE
 	partition regclass;
 BEGIN
-	IF current_setting('row_security')::boolean THEN
+	IF pg_catalog.current_setting('row_security')::boolean THEN
 		PERFORM imgpipe.create_partitions();
 		FOR partition IN SELECT p.partition FROM imgpipe.partitions p LOOP
-			EXECUTE format('ALTER EXTENSION imgpipe DROP TABLE %s', partition);
+			EXECUTE pg_catalog.format('ALTER EXTENSION imgpipe DROP TABLE %s', partition);
 		END LOOP;
 		INSERT INTO imgpipe.installation DEFAULT VALUES;
 		INSERT INTO imgpipe.purge_ledger_head DEFAULT VALUES;
