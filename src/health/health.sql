@@ -3,10 +3,10 @@
 
 CREATE VIEW imgpipe.settings AS
 	SELECT s.name, s.setting, s.unit, s.boot_val AS default_setting,
-		CASE s.context
-			WHEN 'user' THEN 'anybody, in a session'
-			WHEN 'superuser' THEN 'superusers, in a session'
-			WHEN 'sighup' THEN 'the server''s configuration and a reload'
+		CASE
+			WHEN s.context OPERATOR(pg_catalog.=) 'user' THEN 'anybody, in a session'
+			WHEN s.context OPERATOR(pg_catalog.=) 'superuser' THEN 'superusers, in a session'
+			WHEN s.context OPERATOR(pg_catalog.=) 'sighup' THEN 'the server''s configuration and a reload'
 			ELSE 'the server''s configuration and a restart'
 		END AS changed_by,
 		s.source,
