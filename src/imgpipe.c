@@ -13,6 +13,7 @@
 #include "fmgr.h"
 #include "image/facts.h"
 #include "imgpipe.h"
+#include "ingest/database_identity.h"
 #include "miscadmin.h"
 #include "store/restored_indexes.h"
 #include "utils/guc.h"
@@ -306,6 +307,7 @@ _PG_init(void)
 		imgpipe_preloaded = true;
 		if (!IsBinaryUpgrade)
 		{
+			database_identity_look();
 			shared_state_request();
 			launcher_register();
 			database_commands_watch();

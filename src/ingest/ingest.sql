@@ -67,7 +67,7 @@ COMMENT ON COLUMN imgpipe.sources.cluster_id IS 'The Kafka cluster that the posi
 COMMENT ON COLUMN imgpipe.sources.batch_rows IS 'Most messages in one transaction.';
 COMMENT ON COLUMN imgpipe.sources.batch_bytes IS 'Bytes after which a batch is full. A worker holds about three times as much: the batch, what is fetched ahead, and one answer of the broker.';
 COMMENT ON COLUMN imgpipe.sources.linger_ms IS 'How long a message waits for others to share its transaction, in ms.';
-COMMENT ON COLUMN imgpipe.sources.started_in IS 'The database that start_source() was called in, as imgpipe.database_identity() says: a copy of it made by dump and restore does not ingest until it is told to.';
+COMMENT ON COLUMN imgpipe.sources.started_in IS 'The database that start_source() was called in, as imgpipe.database_identity() says: a copy of it, restored from a dump or a base backup, does not ingest until it is told to.';
 
 CREATE TABLE imgpipe.ingest_positions (
 	source_id integer NOT NULL,

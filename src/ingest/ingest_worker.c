@@ -20,6 +20,7 @@
 #include "postgres.h"
 
 #include "access/xact.h"
+#include "ingest/database_identity.h"
 #include "ingest/ingest.h"
 #include "ingest/ingest_message.h"
 #include "ingest/kafka_options.h"
@@ -158,14 +159,10 @@ client_open(void)
 	MemoryContextSwitchTo(worker->context);
 }
 
-/* This cluster's and database's name for themselves; see database_identity(). */
 static bool
 started_here(const IngestSource *source)
 {
-	char		identity[64];
-
-	snprintf(identity, sizeof(identity), UINT64_FORMAT "/%u", GetSystemIdentifier(), MyDatabaseId);
-	return source->started_in[0] == '\0' || strcmp(source->started_in, identity) == 0;
+	return source->started_in[0] == '\0' || strcmp(source->started_in, database_identity()) == 0;
 }
 
 /* Ends the worker where the source is off, gone or not what the session began with. */

@@ -2,14 +2,10 @@
 /* What users do with sources. */
 
 CREATE FUNCTION imgpipe.database_identity() RETURNS text
-	LANGUAGE sql STABLE PARALLEL SAFE
-	SET search_path = pg_catalog, pg_temp
-AS $$
-	SELECT format('%s/%s', c.system_identifier, d.oid)
-		FROM pg_control_system() c, pg_database d WHERE d.datname = current_database()
-$$;
+	AS 'MODULE_PATHNAME', 'imgpipe_database_identity'
+	LANGUAGE C STABLE PARALLEL SAFE;
 COMMENT ON FUNCTION imgpipe.database_identity() IS
-'System identifier of the cluster and oid of the database: the same after a restart and on a promoted standby, another where a dump was restored.';
+'System identifier of the cluster, oid of the database, and, in a server that was restored from a base backup, a name of its own: the same after a restart and on a promoted standby, another where a dump or a base backup was restored.';
 
 CREATE FUNCTION imgpipe.check_source_owner(server text, owner regrole) RETURNS void
 	LANGUAGE plpgsql STABLE PARALLEL SAFE
@@ -325,7 +321,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION imgpipe.start_source(text) IS
-'Starts a source: workers begin to ingest as soon as the transaction commits, where they left off, and again by themselves after every restart of the server, until stop_source(); the two are also how a source is paused and resumed. imgpipe.source_status shows what they do. Raises 55000 where imgpipe is not in shared_preload_libraries or the source came here with a dump (see adopt_source()), 42704 where there is no such source, 42501 for a role that is not a member of its owner, and what create_source() raises where the owner lacks a right.';
+'Starts a source: workers begin to ingest as soon as the transaction commits, where they left off, and again by themselves after every restart of the server, until stop_source(); the two are also how a source is paused and resumed. imgpipe.source_status shows what they do. Raises 55000 where imgpipe is not in shared_preload_libraries or the source came here with a dump or a base backup (see adopt_source()), 42704 where there is no such source, 42501 for a role that is not a member of its owner, and what create_source() raises where the owner lacks a right.';
 
 CREATE FUNCTION imgpipe.adopt_source(name text) RETURNS void
 	LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
@@ -343,7 +339,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION imgpipe.adopt_source(text) IS
-'Makes a source that came here with the restore of a dump one of this database: where it was started there, its workers begin to ingest here as soon as the transaction commits, at the positions that the dump has. Until then it is held up, so that a copy for a test does not ingest. A copy of the files of the whole server (pg_basebackup) cannot be told from a standby that was promoted, which has to go on: set imgpipe.max_ingest_workers = 0 there before its first start. Raises 42704 where there is no such source, 42501 for a role that is not a member of its owner.';
+'Makes a source that came here with the restore of a dump or of a base backup one of this database: where it was started there, its workers begin to ingest here as soon as the transaction commits, at the positions that came with it. Until then it is held up, so that a copy for a test does not ingest. A standby that is promoted goes on by itself. So does a copy that was made and started as one (pg_basebackup -R), or by a snapshot of the disks, which cannot be told from the original: set imgpipe.max_ingest_workers = 0 there before its first start. Raises 42704 where there is no such source, 42501 for a role that is not a member of its owner.';
 
 CREATE FUNCTION imgpipe.stop_source(name text) RETURNS void
 	LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
