@@ -245,6 +245,7 @@ BEGIN
 				('log_min_duration_statement', '{-1}', '-1'),
 				('log_min_duration_sample', '{-1}', '-1'),
 				('log_min_error_statement', '{fatal,panic}', 'panic'),
+				('log_parameter_max_length_on_error', '{0}', '0'),
 				('auto_explain.log_min_duration', '{-1}', '-1')) v (name, fine, safe) ON v.name = s.name
 			WHERE s.setting <> ALL (v.fine)) g;
 	RETURN QUERY SELECT 'partitions with erased rows', format('bytes of deleted rows, last of entry %s', max(l.entry)),
