@@ -335,6 +335,26 @@ SELECT imgpipe.create_source('undeclared', 'regress_imgpipe_broker', 'photos') >
 SELECT place, detail, gone_by, hint FROM imgpipe.retention_residue() WHERE place LIKE 'topic%';
 SELECT imgpipe.declare_copy('topic photos', '8 days');
 SELECT place, detail, gone_by - now() AS gone_in, hint FROM imgpipe.retention_residue() WHERE place LIKE 'topic%';
+-- the ledger's hashes to Kafka: they wait in the outbox, and nothing waits for them
+SELECT imgpipe.send_ledger_to('nowhere', 'ledger');
+SELECT imgpipe.send_ledger_to('regress_imgpipe_broker', 'ledger', send => false);
+SELECT imgpipe.send_ledger_to('regress_imgpipe_broker', 'ledger');
+SELECT images FROM imgpipe.erase_images(source_key => 'nobody');
+SELECT o.topic, o.kind, convert_from(o.key, 'UTF8') = imgpipe.database_identity() AS of_this_database, l.entry = h.entry AS the_last_entry,
+		convert_from(o.value, 'UTF8')::jsonb ->> 'hash' = encode(l.hash, 'hex') AS its_hash
+	FROM imgpipe.outbox o JOIN imgpipe.purge_ledger l ON l.entry = (convert_from(o.value, 'UTF8')::jsonb ->> 'entry')::bigint, imgpipe.purge_ledger_head h
+	ORDER BY o.message_id;
+\set VERBOSITY terse
+DELETE FROM imgpipe.outbox;
+ALTER SERVER regress_imgpipe_broker RENAME TO regress_imgpipe_renamed;
+SET client_min_messages = error;
+SELECT images FROM imgpipe.erase_images(source_key => 'nobody');
+RESET client_min_messages;
+SELECT value, detail FROM imgpipe.retention_report() WHERE item = 'problem' AND value LIKE '%ledger%';
+ALTER SERVER regress_imgpipe_renamed RENAME TO regress_imgpipe_broker;
+\set VERBOSITY default
+SELECT imgpipe.send_ledger_to('regress_imgpipe_broker', 'ledger', send => false);
+DELETE FROM imgpipe.senders;
 SELECT imgpipe.drop_source('undeclared'), imgpipe.declare_copy('topic photos', NULL);
 DROP SERVER regress_imgpipe_broker;
 SELECT place, hint FROM imgpipe.retention_residue() WHERE place = 'base backups';

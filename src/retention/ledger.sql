@@ -4,8 +4,9 @@
  *
  * Each entry holds the hash of the one before and a hash of itself over that,
  * so a row that is changed, missing or moved breaks the chain.  Who can write
- * to the table could write the whole chain anew: therefore the server log has
- * the hash of every entry, and verify_ledger() takes one as an anchor.  No
+ * to the table could write the whole chain anew: therefore the server log, and
+ * a Kafka topic where one is named, have the hash of every entry, and
+ * verify_ledger() takes one as an anchor.  No
  * entry holds a key, a file name or a person.
  */
 
@@ -101,17 +102,71 @@ COMMENT ON FUNCTION imgpipe.enter_purge(text, timestamptz, timestamptz, jsonb, b
 'Adds an entry to the purge ledger and returns its number. Entries wait for each other until their transactions end.';
 REVOKE EXECUTE ON FUNCTION imgpipe.enter_purge(text, timestamptz, timestamptz, jsonb, bigint, bigint, jsonb) FROM PUBLIC;
 
+CREATE TABLE imgpipe.ledger_anchors (
+	server text NOT NULL,
+	topic text NOT NULL,
+	PRIMARY KEY (server, topic)
+);
+COMMENT ON TABLE imgpipe.ledger_anchors IS
+'Kafka topics that the hash of each entry of the purge ledger is sent to. Written by send_ledger_to().';
+SELECT pg_catalog.pg_extension_config_dump('imgpipe.ledger_anchors', '');
+
+CREATE FUNCTION imgpipe.send_anchor(server text, topic text, entry bigint, hash bytea, purged_at timestamptz) RETURNS bigint
+	LANGUAGE sql VOLATILE PARALLEL UNSAFE
+	SET search_path = pg_catalog, pg_temp
+AS $$
+	SELECT imgpipe.enqueue_message(server, topic, convert_to(imgpipe.database_identity(), 'UTF8'),
+		convert_to(jsonb_build_object('database', imgpipe.database_identity(), 'entry', entry, 'hash', encode(hash, 'hex'), 'purged_at', purged_at)::text, 'UTF8'))
+$$;
+COMMENT ON FUNCTION imgpipe.send_anchor(text, text, bigint, bytea, timestamptz) IS
+'Puts the hash of an entry of the purge ledger into the outbox: a JSON object of database, entry, hash and purged_at, with the database_identity() as its key.';
+REVOKE EXECUTE ON FUNCTION imgpipe.send_anchor(text, text, bigint, bytea, timestamptz) FROM PUBLIC;
+
+CREATE FUNCTION imgpipe.send_ledger_to(server text, topic text, send boolean DEFAULT true) RETURNS void
+	LANGUAGE plpgsql VOLATILE STRICT PARALLEL UNSAFE SECURITY DEFINER
+	SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+BEGIN
+	DELETE FROM imgpipe.ledger_anchors a WHERE a.server = send_ledger_to.server AND a.topic = send_ledger_to.topic;
+	IF send THEN
+		INSERT INTO imgpipe.ledger_anchors VALUES (send_ledger_to.server, send_ledger_to.topic);
+		PERFORM imgpipe.send_anchor(send_ledger_to.server, send_ledger_to.topic, h.entry, h.hash, now()) FROM imgpipe.purge_ledger_head h;
+	ELSIF NOT FOUND THEN
+		RAISE EXCEPTION USING ERRCODE = 'undefined_object',
+			MESSAGE = format('the purge ledger is not sent to topic "%s" of server "%s"', topic, server),
+			HINT = 'SELECT * FROM imgpipe.ledger_anchors; shows where it is sent.';
+	END IF;
+END
+$$;
+COMMENT ON FUNCTION imgpipe.send_ledger_to(text, text, boolean) IS
+'Sends the hash of the last entry of the purge ledger, and from now on that of each new one, to a topic of an imgpipe_kafka server, through the outbox and with the rights of the extension''s owner: JSON objects of database, entry, hash and purged_at, for verify_ledger(decode(hash, ''hex'')). send false: no more. Raises 42704 for a server that does not exist and where there is nothing to end, 42602 for a topic''s name. Only the owner may, unless granted.';
+REVOKE EXECUTE ON FUNCTION imgpipe.send_ledger_to(text, text, boolean) FROM PUBLIC;
+
+-- Whatever is wrong with Kafka, nothing is kept for longer because of it.
 CREATE FUNCTION imgpipe.anchor_ledger() RETURNS trigger
 	LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
 	SET search_path = pg_catalog, pg_temp
 AS $$
+DECLARE
+	place imgpipe.ledger_anchors;
 BEGIN
 	RAISE LOG 'imgpipe: purge ledger entry % has hash %', NEW.entry, encode(NEW.hash, 'hex');
+	FOR place IN SELECT a.* FROM imgpipe.ledger_anchors a LOOP
+		BEGIN
+			PERFORM imgpipe.send_anchor(place.server, place.topic, NEW.entry, NEW.hash, NEW.purged_at);
+		EXCEPTION WHEN OTHERS THEN
+			RAISE WARNING USING ERRCODE = SQLSTATE,
+				MESSAGE = format('purge ledger entry %s cannot be sent to topic "%s" of server "%s"', NEW.entry, place.topic, place.server),
+				DETAIL = SQLERRM,
+				HINT = 'SELECT imgpipe.send_ledger_to(server, topic, send => false) ends it.';
+		END;
+	END LOOP;
 	RETURN NULL;
 END
 $$;
 COMMENT ON FUNCTION imgpipe.anchor_ledger() IS
-'Trigger of imgpipe.purge_ledger: writes the hash of each entry to the server log, as an anchor outside of the database, when its transaction is about to commit.';
+'Trigger of imgpipe.purge_ledger: has the hash of each entry written to the server log, and sent to Kafka where send_ledger_to() says so, as anchors outside of the database.';
 REVOKE EXECUTE ON FUNCTION imgpipe.anchor_ledger() FROM PUBLIC;
 
 CREATE CONSTRAINT TRIGGER anchor AFTER INSERT ON imgpipe.purge_ledger
@@ -170,4 +225,4 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION imgpipe.verify_ledger(bytea) IS
-'Follows the chain of the purge ledger and returns what is wrong with it: rows that were changed, are missing or stand in another order. No rows: it is whole. anchor: a hash from the server log, which must be among the entries; without it a chain that was written anew from the first changed entry on is not told from the true one. Needs SELECT on purge_ledger and purge_ledger_head.';
+'Follows the chain of the purge ledger and returns what is wrong with it: rows that were changed, are missing or stand in another order. No rows: it is whole. anchor: a hash from the server log, or from the topic that send_ledger_to() names, which must be among the entries; without it a chain that was written anew from the first changed entry on is not told from the true one. Needs SELECT on purge_ledger and purge_ledger_head.';

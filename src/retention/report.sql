@@ -145,6 +145,9 @@ BEGIN
 			format('It reads with the rights of %s, whom the read fence does not hold for.', v.owner),
 			format('ALTER VIEW %s SET (security_invoker = true);', v.view)
 		FROM imgpipe.unfenced_views() v WHERE NOT v.materialized;
+	RETURN QUERY SELECT 'problem', format('the ledger cannot be sent to topic "%s"', a.topic), format('Server "%s" does not exist.', a.server),
+			format('CREATE SERVER %I FOREIGN DATA WRAPPER imgpipe_kafka ...; or SELECT imgpipe.send_ledger_to(%L, %L, send => false);', a.server, a.server, a.topic)
+		FROM imgpipe.ledger_anchors a WHERE NOT EXISTS (SELECT FROM pg_foreign_server s WHERE s.srvname = a.server);
 	RETURN QUERY SELECT 'problem', format('tablespace "%s" does not exist', s.name), 'Partitions stay where they are.', 'Set imgpipe.cold_tablespace to one that does.'
 		FROM current_setting('imgpipe.cold_tablespace') s (name)
 		WHERE s.name <> '' AND NOT EXISTS (SELECT FROM pg_tablespace t WHERE t.spcname = s.name);

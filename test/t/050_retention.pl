@@ -261,6 +261,8 @@ is(query(q[SELECT row_counts FROM imgpipe.purge_ledger WHERE cause = 'release'])
 	ok(poll_until($node, q[SELECT count(*) FROM imgpipe.source_status WHERE state = 'stopped'], 3), 'they stop');
 	query(q[SELECT imgpipe.stop_workers()]);
 	ok(poll_until($node, q[SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'imgpipe controller'], 0), 'nobody purges');
+	$broker->create_topic('ledger', 1);
+	query(q[SELECT imgpipe.send_ledger_to('kafka', 'ledger')]);
 	make_overdue('2023-01-01', 10, 5);
 	query(q[UPDATE imgpipe.sources SET enabled = (name = 'photos'), started_in = imgpipe.database_identity()]);
 	$node->stop('immediate');
@@ -269,6 +271,11 @@ is(query(q[SELECT row_counts FROM imgpipe.purge_ledger WHERE cause = 'release'])
 	ok(poll_until($node, q[SELECT count(*) FROM imgpipe.images WHERE source_key = 'after the pause'], 1), 'ingest resumes');
 	is(query(q[SELECT count(*), max(purged_at) < (SELECT min(received_at) FROM imgpipe.images WHERE source_key = 'after the pause')
 		FROM imgpipe.purge_ledger WHERE deadline_to >= '2023-01-01' AND deadline_to < '2024-01-01']), '10|t', 'after all that was overdue is gone');
+	ok(poll_until($node, 'SELECT count(*) FROM imgpipe.outbox', 0), 'the ledger is sent to Kafka');
+	my @anchors = map { $_->{value} =~ /"hash": "([0-9a-f]{64})"/ } $broker->consume('ledger');
+	is(join(',', @anchors), query(q[SELECT string_agg(encode(hash, 'hex'), ',' ORDER BY entry) FROM (SELECT entry, hash FROM imgpipe.purge_ledger ORDER BY entry DESC LIMIT 11) x]),
+		'from the head of that time on, entry by entry');
+	is(query("SELECT count(*) FROM imgpipe.verify_ledger(decode('$anchors[3]', 'hex')) WHERE entry IS NULL"), 0, 'which are anchors');
 }
 
 is(query('SELECT count(*) FROM imgpipe.verify_ledger() WHERE entry > 3'), 0, 'the ledger is whole');
