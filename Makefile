@@ -26,6 +26,7 @@ SQL_PARTS = \
 	src/store/partitions.sql \
 	src/store/fence.sql \
 	src/ingest/ingest.sql \
+	src/ingest/chunks.sql \
 	src/ingest/sources.sql \
 	src/ingest/status.sql \
 	src/ingest/dead_letters.sql \

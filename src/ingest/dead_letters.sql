@@ -34,13 +34,16 @@ DECLARE
 	envelope jsonb;
 BEGIN
 	IF letter.stage = 'ingest' THEN
+		SELECT * INTO source FROM imgpipe.sources s WHERE s.name = letter.source;
+		IF source.format = 'chunked' AND letter.headers ? 'imgpipe-chunk-id' THEN
+			PERFORM imgpipe.check_chunks(letter);
+		END IF;
 		IF letter.value IS NULL THEN
 			RAISE EXCEPTION USING ERRCODE = 'object_not_in_prerequisite_state',
 				MESSAGE = format('dead letter %s has no value to try again', dead_letter_id),
 				DETAIL = 'Its message was a tombstone: a key with a null value.',
 				HINT = format('SELECT imgpipe.discard_dead_letter(%s);', dead_letter_id);
 		END IF;
-		SELECT * INTO source FROM imgpipe.sources s WHERE s.name = letter.source;
 		IF source.format = 'json' THEN
 			envelope := convert_from(letter.value, 'UTF8')::jsonb;
 			letter.value := decode(envelope ->> source.content_field, 'base64');
@@ -72,7 +75,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION imgpipe.retry_dead_letter(bigint) IS
-'Tries a dead letter again, and returns the image''s id. Of stage ingest: its value becomes an image with all that is known of where it came from, and with the deadline that the dead letter has. Of stage processing: its image is queued again for the processor, in the present version. The dead letter is gone when the transaction commits, and stays as it is where this raises. Where the source has a result_topic or a notify_channel, the image gives another message, provided that the session''s user is a member of the source''s owner. Needs SELECT, UPDATE and DELETE on dead_letters and, by stage, INSERT on images, or SELECT on images, membership in the processor''s owner and INSERT on tasks. Raises what an INSERT of the image raises (22P03, 54000 ...), 42704 where there is no such dead letter or processor, 55000 where there is no value or no image any more, 42501 for missing rights.';
+'Tries a dead letter again, and returns the image''s id. Of stage ingest: its value becomes an image with all that is known of where it came from, and with the deadline that the dead letter has; one that came in chunks only if all of them came (the rest may still be sent, and then it becomes an image by itself). Of stage processing: its image is queued again for the processor, in the present version. The dead letter is gone when the transaction commits, and stays as it is where this raises. Where the source has a result_topic or a notify_channel, the image gives another message, provided that the session''s user is a member of the source''s owner. Needs SELECT, UPDATE and DELETE on dead_letters and, by stage, INSERT on images, or SELECT on images, membership in the processor''s owner and INSERT on tasks; for images in chunks SELECT on chunks and chunked_images. Raises what an INSERT of the image raises (22P03, 54000 ...), 42704 where there is no such dead letter or processor, 55000 where there is no value or no image any more, 42501 for missing rights.';
 
 CREATE FUNCTION imgpipe.retry_dead_letters(source text DEFAULT NULL, stage text DEFAULT NULL, processor text DEFAULT NULL,
 	code text DEFAULT NULL, at_most integer DEFAULT 1000, OUT retried bigint, OUT failed bigint) RETURNS record
@@ -118,8 +121,12 @@ AS $$
 DECLARE
 	letter imgpipe.dead_letters := imgpipe.own_dead_letter(dead_letter_id);
 BEGIN
+	IF letter.stage = 'ingest' AND letter.headers ? 'imgpipe-chunk-id' THEN
+		DELETE FROM imgpipe.chunks c WHERE c.image_id = letter.image_id;
+		DELETE FROM imgpipe.chunked_images c WHERE c.image_id = letter.image_id;
+	END IF;
 	DELETE FROM imgpipe.dead_letters d WHERE d.image_id = letter.image_id AND d.dead_letter_id = letter.dead_letter_id;
 END
 $$;
 COMMENT ON FUNCTION imgpipe.discard_dead_letter(bigint) IS
-'Deletes a dead letter before its deadline. Needs SELECT, UPDATE and DELETE on imgpipe.dead_letters. Raises 42704 where there is none.';
+'Deletes a dead letter before its deadline. Needs SELECT, UPDATE and DELETE on imgpipe.dead_letters, and for an image in chunks, which are deleted with it, SELECT and DELETE on imgpipe.chunks and chunked_images. Raises 42704 where there is none.';

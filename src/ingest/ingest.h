@@ -2,9 +2,11 @@
  * ingest.h
  *		What the files of an ingest worker share.
  *
- * ingest_worker.c fetches, ingest_events.c looks at what comes, ingest_batch.c
- * writes, ingest_positions.c knows where each partition goes on.  One process, one source, one slice of its
- * partitions.
+ * ingest_worker.c fetches, ingest_events.c looks at what comes, ingest_probe.c
+ * decides what becomes of it, ingest_batch.c writes it, by ingest_rows.c,
+ * ingest_chunks.c puts images together that came in parts, and
+ * ingest_positions.c knows where each partition goes on.  One process, one
+ * source, one slice of its partitions.
  */
 #ifndef IMGPIPE_INGEST_H
 #define IMGPIPE_INGEST_H
@@ -12,6 +14,7 @@
 #include "imgpipe.h"
 
 #include "datatype/timestamp.h"
+#include "executor/spi.h"
 #include "image/facts.h"
 #include "ingest/kafka_client.h"
 #include "utils/jsonb.h"
@@ -38,6 +41,8 @@ typedef struct IngestSource
 	bool		tombstones_delete;	/* else, where not ignored, dead letters */
 	bool		tombstones_ignored;
 	char	   *content_field;	/* of a JSON envelope; NULL: the value is the image */
+	bool		chunked;		/* a value may be a part of an image */
+	Interval   *chunk_timeout;
 	char	   *consumer_group; /* NULL: Kafka is told nothing */
 	char	   *cluster_id;		/* NULL: not known yet */
 	bool		may_use_server;
@@ -57,6 +62,7 @@ typedef struct IngestPartition
 	int64		told_offset;	/* as committed to Kafka; -1: not yet */
 	TimestampTz heard_at;		/* when anything came of it, or it was assigned */
 	bool		at_end;			/* nothing more is there */
+	TimestampTz at_end_at;		/* when that was found last; 0: never */
 	bool		suspect;		/* perhaps not the topic that it was: see partitions_assign() */
 	bool		verifying;		/* the last message is being read again */
 	bool		blocked;		/* not assigned any more; error says why */
@@ -68,11 +74,22 @@ typedef enum IngestVerdict
 {
 	INGEST_UNDECIDED,
 	INGEST_IMAGE,
+	INGEST_CHUNK,
 	INGEST_DEAD_LETTER,
 	INGEST_TOMBSTONE,			/* deletes the images of its key */
 	INGEST_IGNORED,
 	INGEST_EXPIRED				/* came before, and its retention has passed: left out */
 } IngestVerdict;
+
+/* What the headers of a part of an image say; see chunks.sql. */
+typedef struct ImageChunk
+{
+	char	   *id;
+	int32		index;
+	int32		count;
+	int64		image_bytes;	/* -1: not said */
+	char	   *image_sha256;	/* in hexadecimal; NULL: not said */
+} ImageChunk;
 
 typedef struct IngestMessage
 {
@@ -81,6 +98,7 @@ typedef struct IngestMessage
 	const char *content;		/* the file, in the message or out of its envelope */
 	Size		content_length;
 	Jsonb	   *envelope;		/* NULL: there is none */
+	ImageChunk	chunk;			/* of INGEST_CHUNK */
 	ImageFacts	facts;			/* of an image */
 	int			attempts;		/* probes so far */
 	int			sqlerrcode;		/* of a dead letter, with reason and detail */
@@ -107,12 +125,14 @@ typedef struct IngestWorker
 	MemoryContext context;		/* as long as the process; errors go here */
 	MemoryContext session;		/* client and partitions; reset to begin anew */
 	MemoryContext row;			/* one message */
+	MemoryContext assembly;		/* one image in chunks */
 	IngestSource *source;
 	KafkaClient *client;		/* NULL: no session */
 	int			n_topic_partitions;
 	int			n_partitions;	/* of this slice */
 	IngestPartition *partitions;
 	IngestBatch batch;
+	bool		chunks_due;		/* there may be complete images in chunks */
 	bool		fenced;			/* the error is that positions are not ours */
 
 	/* Of the broker connection. */
@@ -192,10 +212,60 @@ extern void source_set_cluster(IngestWorker *worker, const char *cluster_id);
 
 extern IngestPartition *partition_find(IngestWorker *worker, int32 partition);
 
-/* ingest_batch.c */
+/* ingest_probe.c */
 
 /* Probes what is undecided; false with the reason where the decoder does not work at all. */
 extern bool batch_probe(IngestWorker *worker, char error[KAFKA_ERROR_SIZE]);
+
+/* The same for the content of one message. */
+extern bool content_probe(IngestMessage *message, char error[KAFKA_ERROR_SIZE]);
+
+/* Makes it a dead letter; detail may be NULL. */
+extern void message_refuse(IngestMessage *message, int sqlerrcode, const char *reason, const char *detail);
+
+/* ingest_rows.c */
+
+/* What images and dead letters have in common. */
+typedef struct IngestRow
+{
+	pg_uuid_t	image_id;
+	int32		partition;
+	int64		offset;
+	const char *key;			/* NULL: none; likewise below */
+	TimestampTz timestamp;		/* 0: none */
+	Jsonb	   *headers;
+	const char *batch_id;
+	const char *uploaded_by;
+} IngestRow;
+
+extern void row_of_message(const IngestSource *source, const IngestMessage *message, IngestRow *row);
+extern void row_insert_image(const IngestSource *source, const IngestRow *row, const ImageFacts *facts,
+							 const char *content, Size length);
+extern void row_insert_dead_letter(const IngestSource *source, const IngestRow *row, const char *value, Size length,
+								   int attempts, int sqlerrcode, const char *reason, const char *detail);
+
+/* Gives rows of images and dead letters their places in the outbox. */
+extern void rows_report(IngestWorker *worker, int n, Datum *image_ids);
+
+/* Executes a statement that is prepared once; raises where the result is not that of SPI. */
+extern void statement_execute(SPIPlanPtr *plan, const char *statement, int result, int n_types, Oid *types,
+							  Datum *values, const char *nulls);
+
+/* ingest_chunks.c */
+
+/* Reads the headers; false where it is no part of an image but a whole one. */
+extern bool chunk_read(IngestMessage *message);
+
+/* Keeps a part until the others have come; of an erased image only that. */
+extern void chunk_store(IngestWorker *worker, const IngestMessage *message, const IngestRow *row, bool erased);
+
+/*
+ * Makes images of what is complete, and dead letters of what will not be;
+ * false with the reason where the decoder does not work at all.
+ */
+extern bool chunks_settle(IngestWorker *worker, char error[KAFKA_ERROR_SIZE]);
+
+/* ingest_batch.c */
 
 /*
  * Writes the batch and the positions behind it, in one transaction or, where a
@@ -203,5 +273,11 @@ extern bool batch_probe(IngestWorker *worker, char error[KAFKA_ERROR_SIZE]);
  * fault; called again, it goes on behind what was committed until then.
  */
 extern void batch_write(IngestWorker *worker);
+
+/*
+ * A row that its table refuses for what is in it.  A missing partition has the
+ * code of a check constraint, and none to name: that is not the row's fault.
+ */
+extern bool is_data_error(const ErrorData *error);
 
 #endif							/* IMGPIPE_INGEST_H */

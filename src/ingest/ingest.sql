@@ -36,9 +36,11 @@ CREATE TABLE imgpipe.sources (
 	max_backlog integer NOT NULL DEFAULT 0 CHECK (max_backlog OPERATOR(pg_catalog.>=) 0),
 	slice integer NOT NULL DEFAULT 0 CHECK (slice OPERATOR(pg_catalog.>=) 0),
 	slices integer NOT NULL DEFAULT 1 CHECK (slices OPERATOR(pg_catalog.>) slice AND slices OPERATOR(pg_catalog.<=) 1000),
-	format text NOT NULL DEFAULT 'raw' CHECK (format OPERATOR(pg_catalog.=) ANY ('{raw,json}')),
+	format text NOT NULL DEFAULT 'raw' CHECK (format OPERATOR(pg_catalog.=) ANY ('{raw,json,chunked}')),
 	content_field text NOT NULL DEFAULT 'content' CHECK (content_field OPERATOR(pg_catalog.<>) ''),
 	on_tombstone text NOT NULL DEFAULT 'dead_letter' CHECK (on_tombstone OPERATOR(pg_catalog.=) ANY ('{dead_letter,ignore,delete}')),
+	chunk_timeout interval NOT NULL DEFAULT '1 hour'
+		CHECK (chunk_timeout OPERATOR(pg_catalog.>=) '1 second'::interval AND chunk_timeout OPERATOR(pg_catalog.<=) '7 days'::interval),
 	consumer_group text CHECK (consumer_group OPERATOR(pg_catalog.~) '^[!-~]{1,249}$'),
 	result_topic text CHECK (result_topic OPERATOR(pg_catalog.~) '^[A-Za-z0-9._-]{1,249}$'),
 	dead_letter_topic text CHECK (dead_letter_topic OPERATOR(pg_catalog.~) '^[A-Za-z0-9._-]{1,249}$'),
@@ -56,9 +58,10 @@ COMMENT ON COLUMN imgpipe.sources.parallelism IS 'Ingest workers; each has every
 COMMENT ON COLUMN imgpipe.sources.start_from IS 'Where the first start begins, or the next one after seek_source(): earliest, latest, a JSON object of partitions and offsets, or a time. Partitions that are added later begin at their beginning.';
 COMMENT ON COLUMN imgpipe.sources.max_backlog IS 'Ingest rests while more tasks than this are queued; 0: it never does.';
 COMMENT ON COLUMN imgpipe.sources.slice IS 'Of the partitions this source has those whose number leaves this remainder when divided by slices; the others are for other nodes.';
-COMMENT ON COLUMN imgpipe.sources.format IS 'raw: the value of a message is the image file; json: it is a JSON object that has it in base64.';
+COMMENT ON COLUMN imgpipe.sources.format IS 'raw: the value of a message is the image file; json: it is a JSON object that has it in base64; chunked: it is the file, or a part of it where there are headers imgpipe-chunk-id and so on.';
 COMMENT ON COLUMN imgpipe.sources.content_field IS 'The field of the JSON object that has the image file.';
 COMMENT ON COLUMN imgpipe.sources.on_tombstone IS 'What becomes of a message without a value: a dead letter, nothing, or the deletion of the images of this source with its key.';
+COMMENT ON COLUMN imgpipe.sources.chunk_timeout IS 'How long after its last chunk an image that is not complete becomes a dead letter; counts only while ingest is at the end of the partition.';
 COMMENT ON COLUMN imgpipe.sources.consumer_group IS 'Where Kafka''s own tools find how far this source is; NULL: nothing is told to Kafka.';
 COMMENT ON COLUMN imgpipe.sources.result_topic IS 'Topic of the same server that gets one message for each image when it is processed; NULL: none. See src/outbox/.';
 COMMENT ON COLUMN imgpipe.sources.dead_letter_topic IS 'Topic of the same server that gets a copy of each dead letter; NULL: none.';
@@ -128,11 +131,16 @@ BEGIN
 		DELETE FROM imgpipe.dead_letters d WHERE d.image_id = ANY (gone);
 		DELETE FROM imgpipe.images i WHERE i.image_id = ANY (gone);
 	END IF;
+	WITH gone AS (
+		DELETE FROM imgpipe.chunked_images c USING imgpipe.sources s
+			WHERE s.name = delete_images_of_key.source AND c.source_id = s.source_id AND c.source_key = delete_images_of_key.source_key
+			RETURNING c.image_id)
+	DELETE FROM imgpipe.chunks k USING gone WHERE k.image_id = gone.image_id;
 	RETURN cardinality(gone);
 END
 $$;
 COMMENT ON FUNCTION imgpipe.delete_images_of_key(text, text) IS
-'What a tombstone does where the source says so: deletes the images of a source with that key, and all that was made of them. Returns how many images. Only the owner may, unless granted.';
+'What a tombstone does where the source says so: deletes the images of a source with that key, all that was made of them, and chunks of such that are not complete. Returns how many images. Only the owner may, unless granted.';
 REVOKE EXECUTE ON FUNCTION imgpipe.delete_images_of_key(text, text) FROM PUBLIC;
 
 SELECT pg_catalog.pg_extension_config_dump('imgpipe.sources', '');

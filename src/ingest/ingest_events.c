@@ -134,6 +134,7 @@ take_end(IngestWorker *worker, const KafkaEvent *event)
 	}
 	partition->suspect = partition->verifying = false;
 	partition->at_end = true;
+	partition->at_end_at = GetCurrentTimestamp();
 	partition->error[0] = '\0';
 	/* Over control records and what was compacted away. */
 	partition->fetched_offset = Max(partition->fetched_offset, event->offset);

@@ -48,6 +48,20 @@ text_copy(MemoryContext context, int column)
 	return text ? MemoryContextStrdup(context, text) : NULL;
 }
 
+static Interval *
+interval_copy(MemoryContext context, int column)
+{
+	bool		isnull;
+	Datum		value = value_at(0, column, &isnull);
+	Interval   *copy;
+
+	if (isnull)
+		return NULL;
+	copy = MemoryContextAlloc(context, sizeof(Interval));
+	*copy = *DatumGetIntervalP(value);
+	return copy;
+}
+
 IngestSource *
 source_read(int32 source_id)
 {
@@ -56,7 +70,6 @@ source_read(int32 source_id)
 	InternalScope scope;
 	Oid			type = INT4OID;
 	Datum		value = Int32GetDatum(source_id);
-	Datum		retention;
 	bool		isnull;
 
 	worker_transaction_begin("reading the source");
@@ -80,7 +93,8 @@ source_read(int32 source_id)
 							  " s.max_backlog, s.slice, s.slices, s.consumer_group, s.cluster_id,"
 							  " CASE WHEN s.format = 'json' THEN s.content_field END,"
 							  " s.on_tombstone = 'delete', s.on_tombstone = 'ignore',"
-							  " pg_catalog.num_nonnulls(s.result_topic, s.dead_letter_topic, s.notify_channel) > 0"
+							  " pg_catalog.num_nonnulls(s.result_topic, s.dead_letter_topic, s.notify_channel) > 0,"
+							  " s.format = 'chunked', s.chunk_timeout"
 							  " FROM imgpipe.sources s LEFT JOIN pg_catalog.pg_foreign_server f ON f.srvname = s.server"
 							  " WHERE s.source_id = $1 AND s.enabled",
 							  1, &type, &value, NULL, true, 1) != SPI_OK_SELECT)
@@ -93,12 +107,7 @@ source_read(int32 source_id)
 		source->topic = text_copy(context, 3);
 		source->owner = DatumGetObjectId(value_at(0, 4, &isnull));
 		source->owner_name = text_copy(context, 5);
-		retention = value_at(0, 6, &isnull);
-		if (!isnull)
-		{
-			source->retention = MemoryContextAlloc(context, sizeof(Interval));
-			*source->retention = *DatumGetIntervalP(retention);
-		}
+		source->retention = interval_copy(context, 6);
 		source->from_latest = DatumGetBool(value_at(0, 7, &isnull));
 		source->batch_rows = integer_at(8);
 		source->batch_bytes = integer_at(9);
@@ -116,6 +125,8 @@ source_read(int32 source_id)
 		source->tombstones_delete = DatumGetBool(value_at(0, 21, &isnull));
 		source->tombstones_ignored = DatumGetBool(value_at(0, 22, &isnull));
 		source->reports = DatumGetBool(value_at(0, 23, &isnull));
+		source->chunked = DatumGetBool(value_at(0, 24, &isnull));
+		source->chunk_timeout = interval_copy(context, 25);
 	}
 	internal_end(&scope);
 	worker_transaction_commit();

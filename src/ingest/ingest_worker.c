@@ -262,6 +262,7 @@ session_begin(void)
 	}
 	partitions_assign(worker);
 	look_at_retention();
+	worker->chunks_due = true;
 	batch_begin();
 	worker->blocked_since = worker->next_look = GetCurrentTimestamp();
 	worker->next_look = TimestampTzPlusMilliseconds(worker->next_look, LOOK_INTERVAL);
@@ -449,6 +450,7 @@ look(void)
 		positions_show_ends(worker);
 	if (fine)
 		look_at_retention();
+	worker->chunks_due = true;
 	if (TimestampDifferenceExceeds(worker->blocked_since, GetCurrentTimestamp(), BLOCKED_INTERVAL))
 		unblock_all();
 	worker->next_look = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), fine ? LOOK_INTERVAL : OUTAGE_INTERVAL);
@@ -479,6 +481,11 @@ turn(void)
 		return session_begin();
 	if (worker->batch.held == NULL)
 		batch_begin();
+	if (worker->chunks_due && !chunks_settle(worker, error))
+	{
+		show_problem(error);
+		return false;
+	}
 
 	if (!batch_has_news())
 	{
@@ -556,6 +563,7 @@ imgpipe_ingest_main(Datum argument)
 	worker->arguments = arguments;
 	worker->context = AllocSetContextCreate(TopMemoryContext, "imgpipe ingest", ALLOCSET_DEFAULT_SIZES);
 	worker->session = AllocSetContextCreate(TopMemoryContext, "imgpipe ingest session", ALLOCSET_DEFAULT_SIZES);
+	worker->assembly = AllocSetContextCreate(TopMemoryContext, "imgpipe ingest assembly", ALLOCSET_DEFAULT_SIZES);
 	worker->row = AllocSetContextCreate(TopMemoryContext, "imgpipe ingest row", ALLOCSET_DEFAULT_SIZES);
 	on_proc_exit(end_at_exit, (Datum) 0);
 	MemoryContextSwitchTo(worker->context);

@@ -122,7 +122,8 @@ COMMENT ON FUNCTION imgpipe.check_start_from(text) IS
 'What create_source() and seek_source() take as a place in a topic, in the form in which sources.start_from has it. Raises 22023 for anything else.';
 
 CREATE FUNCTION imgpipe.check_source_options(retention interval, parallelism integer, batch_rows integer, batch_bytes integer,
-	linger_ms integer, max_backlog integer, slice integer, slices integer, consumer_group text) RETURNS void
+	linger_ms integer, max_backlog integer, slice integer, slices integer, consumer_group text, format text, content_field text,
+	on_tombstone text, chunk_timeout interval) RETURNS void
 	LANGUAGE plpgsql STABLE PARALLEL SAFE
 	SET search_path = pg_catalog, pg_temp
 AS $$
@@ -155,9 +156,27 @@ BEGIN
 			MESSAGE = format('consumer group name "%s" is not valid', consumer_group),
 			HINT = 'Give 1 to 249 characters of ASCII without spaces.';
 	END IF;
+	IF (format = ANY ('{raw,json,chunked}')) IS NOT TRUE OR (content_field <> '') IS NOT TRUE THEN
+		RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
+			MESSAGE = 'format must be raw, chunked, or json with a content_field',
+			DETAIL = pg_catalog.format('They are %s and %s.', coalesce('"' || format || '"', 'NULL'), coalesce('"' || content_field || '"', 'NULL'));
+	END IF;
+	IF (on_tombstone = ANY ('{dead_letter,ignore,delete}')) IS NOT TRUE THEN
+		RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
+			MESSAGE = 'on_tombstone must be dead_letter, ignore or delete',
+			DETAIL = pg_catalog.format('It is %s.', coalesce('"' || on_tombstone || '"', 'NULL'));
+	END IF;
+	IF (chunk_timeout BETWEEN interval '1 second' AND interval '7 days') IS NOT TRUE
+		OR (format = 'chunked' AND chunk_timeout >= coalesce(retention, current_setting('imgpipe.retention')::interval)) THEN
+		RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
+			MESSAGE = 'chunk_timeout must be between 1 second and 7 days, and shorter than the retention',
+			DETAIL = pg_catalog.format('It is %s; the retention is %s.', coalesce(chunk_timeout::text, 'NULL'),
+				coalesce(retention, current_setting('imgpipe.retention')::interval)),
+			HINT = 'At its deadline an image in chunks is purged, complete or not.';
+	END IF;
 END
 $$;
-COMMENT ON FUNCTION imgpipe.check_source_options(interval, integer, integer, integer, integer, integer, integer, integer, text) IS
+COMMENT ON FUNCTION imgpipe.check_source_options(interval, integer, integer, integer, integer, integer, integer, integer, text, text, text, text, interval) IS
 'Raises 22023 or 42602 where create_source() or alter_source() cannot take an option.';
 
 CREATE FUNCTION imgpipe.check_topic_name(topic text) RETURNS void
@@ -206,7 +225,8 @@ CREATE FUNCTION imgpipe.create_source(name text, server text, topic text, retent
 	batch_bytes integer DEFAULT 16777216, linger_ms integer DEFAULT 50, max_backlog integer DEFAULT 0,
 	slice integer DEFAULT 0, slices integer DEFAULT 1, consumer_group text DEFAULT NULL,
 	format text DEFAULT 'raw', content_field text DEFAULT 'content', on_tombstone text DEFAULT 'dead_letter',
-	result_topic text DEFAULT NULL, dead_letter_topic text DEFAULT NULL, notify_channel text DEFAULT NULL) RETURNS integer
+	result_topic text DEFAULT NULL, dead_letter_topic text DEFAULT NULL, notify_channel text DEFAULT NULL,
+	chunk_timeout interval DEFAULT '1 hour') RETURNS integer
 	LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
 	SET search_path = pg_catalog, pg_temp
 AS $$
@@ -220,24 +240,17 @@ BEGIN
 	END IF;
 	PERFORM imgpipe.check_topic_name(topic);
 	PERFORM imgpipe.check_result_options(topic, result_topic, dead_letter_topic, notify_channel);
-	PERFORM imgpipe.check_source_options(retention, parallelism, batch_rows, batch_bytes, linger_ms, max_backlog, slice, slices, consumer_group);
+	PERFORM imgpipe.check_source_options(retention, parallelism, batch_rows, batch_bytes, linger_ms, max_backlog, slice, slices, consumer_group,
+		format, content_field, on_tombstone, chunk_timeout);
 	start_from := imgpipe.check_start_from(start_from);
-	IF (format = ANY ('{raw,json}')) IS NOT TRUE OR (content_field <> '') IS NOT TRUE THEN
-		RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
-			MESSAGE = 'format must be raw, or json with a content_field',
-			DETAIL = pg_catalog.format('They are %s and %s.', coalesce('"' || format || '"', 'NULL'), coalesce('"' || content_field || '"', 'NULL'));
-	END IF;
-	IF (on_tombstone = ANY ('{dead_letter,ignore,delete}')) IS NOT TRUE THEN
-		RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
-			MESSAGE = 'on_tombstone must be dead_letter, ignore or delete',
-			DETAIL = pg_catalog.format('It is %s.', coalesce('"' || on_tombstone || '"', 'NULL'));
-	END IF;
 	PERFORM imgpipe.check_source_owner(server, current_user::regrole);
 	BEGIN
 		INSERT INTO imgpipe.sources AS s (name, server, topic, retention, parallelism, start_from, batch_rows, batch_bytes, linger_ms,
-				max_backlog, slice, slices, consumer_group, format, content_field, on_tombstone, result_topic, dead_letter_topic, notify_channel)
+				max_backlog, slice, slices, consumer_group, format, content_field, on_tombstone, result_topic, dead_letter_topic, notify_channel,
+				chunk_timeout)
 			VALUES (name, server, topic, retention, parallelism, start_from, batch_rows, batch_bytes, linger_ms,
-				max_backlog, slice, slices, consumer_group, format, content_field, on_tombstone, result_topic, dead_letter_topic, notify_channel)
+				max_backlog, slice, slices, consumer_group, format, content_field, on_tombstone, result_topic, dead_letter_topic, notify_channel,
+				chunk_timeout)
 			RETURNING s.source_id INTO new_id;
 	EXCEPTION WHEN unique_violation THEN
 		RAISE EXCEPTION USING ERRCODE = 'duplicate_object',
@@ -249,13 +262,14 @@ BEGIN
 	RETURN new_id;
 END
 $$;
-COMMENT ON FUNCTION imgpipe.create_source(text, text, text, interval, integer, text, integer, integer, integer, integer, integer, integer, text, text, text, text, text, text, text) IS
-'Makes a source of images, one Kafka topic of a server of imgpipe_kafka, and returns its source_id; a topic may have several sources. It is stopped; start_source() starts it. The value of each message is an image file; key, headers, partition, offset and timestamp are kept with it, and the headers batch_id and uploaded_by go to the columns of that name. What is no image goes to imgpipe.dead_letters, the rest goes on. retention: how long its images are kept (1 minute to imgpipe.max_retention), NULL for imgpipe.retention. parallelism: workers (1 to 64), each with its share of the partitions. start_from, for the first start: earliest, latest, offsets by partition ({"0": 1500, "1": 1200}; others begin at their beginning) or a time (the first message of each partition that is not older). batch_rows (1 to 100000), batch_bytes (1 MB to 1 GB) and linger_ms (0 to 60000) bound one transaction. max_backlog: ingest rests, in state waiting, while more tasks than this are queued in the database, Kafka being the buffer; 0 for never. slice and slices: of the partitions only those whose number modulo slices (1 to 1000) is slice, so that several databases share a topic. consumer_group: under this name the positions are told to Kafka after they are committed here, for tools that watch groups; imgpipe itself never reads them; NULL for not at all. format: raw, or json, where the value is a JSON object that has the file in base64 in the field content_field; its other fields join the headers, and batch_id and uploaded_by among them count where there is no such header. on_tombstone: what a message without a value does: dead_letter, ignore, or delete, which deletes the images that came from this source with its key before, and all that was made of them. result_topic: a topic of the same server that gets one message for each image when all its tasks are done, or for the message that did not become one; see image_result() for what it says. dead_letter_topic: one that gets a copy of each dead letter. notify_channel: a channel (1 to 63 bytes) of NOTIFY that hears {"image_id", "source", "status"} of each. Images that are inserted by SQL give no message. The source belongs to the current role, whose rights its workers have. The role needs USAGE on the server and on schema imgpipe, INSERT on images and dead_letters, SELECT, INSERT, UPDATE and DELETE on sources, and before PostgreSQL 17 LOGIN. Raises 42602 for a name, 22023 for a parameter, 42704 for a server that does not exist, 42809 for a server of another wrapper, 42501 and 28000 for missing rights, 42710 for a name that is taken.';
+COMMENT ON FUNCTION imgpipe.create_source(text, text, text, interval, integer, text, integer, integer, integer, integer, integer, integer, text, text, text, text, text, text, text, interval) IS
+'Makes a source of images, one Kafka topic of a server of imgpipe_kafka, and returns its source_id; a topic may have several sources. It is stopped; start_source() starts it. The value of each message is an image file; key, headers, partition, offset and timestamp are kept with it, and the headers batch_id and uploaded_by go to the columns of that name. What is no image goes to imgpipe.dead_letters, the rest goes on. retention: how long its images are kept (1 minute to imgpipe.max_retention), NULL for imgpipe.retention. parallelism: workers (1 to 64), each with its share of the partitions. start_from, for the first start: earliest, latest, offsets by partition ({"0": 1500, "1": 1200}; others begin at their beginning) or a time (the first message of each partition that is not older). batch_rows (1 to 100000), batch_bytes (1 MB to 1 GB) and linger_ms (0 to 60000) bound one transaction. max_backlog: ingest rests, in state waiting, while more tasks than this are queued in the database, Kafka being the buffer; 0 for never. slice and slices: of the partitions only those whose number modulo slices (1 to 1000) is slice, so that several databases share a topic. consumer_group: under this name the positions are told to Kafka after they are committed here, for tools that watch groups; imgpipe itself never reads them; NULL for not at all. format: raw, or json, where the value is a JSON object that has the file in base64 in the field content_field; its other fields join the headers, and batch_id and uploaded_by among them count where there is no such header; or chunked, where a message with header imgpipe-chunk-id is a part of an image (imgpipe-chunk-index from 0 on, of imgpipe-chunk-count, at most 10000, and if they like imgpipe-chunk-size and imgpipe-chunk-sha256 of the whole; all parts with the same key), and one without is an image. chunk_timeout: an image that has waited so long (1 second to 7 days, less than the retention) for its next chunk becomes a dead letter. on_tombstone: what a message without a value does: dead_letter, ignore, or delete, which deletes the images that came from this source with its key before, and all that was made of them. result_topic: a topic of the same server that gets one message for each image when all its tasks are done, or for the message that did not become one; see image_result() for what it says. dead_letter_topic: one that gets a copy of each dead letter. notify_channel: a channel (1 to 63 bytes) of NOTIFY that hears {"image_id", "source", "status"} of each. Images that are inserted by SQL give no message. The source belongs to the current role, whose rights its workers have. The role needs USAGE on the server and on schema imgpipe, INSERT on images and dead_letters, SELECT, INSERT, UPDATE and DELETE on sources, and before PostgreSQL 17 LOGIN. Raises 42602 for a name, 22023 for a parameter, 42704 for a server that does not exist, 42809 for a server of another wrapper, 42501 and 28000 for missing rights, 42710 for a name that is taken.';
 
 CREATE FUNCTION imgpipe.alter_source(name text, retention interval DEFAULT NULL, parallelism integer DEFAULT NULL,
 	batch_rows integer DEFAULT NULL, batch_bytes integer DEFAULT NULL, linger_ms integer DEFAULT NULL, max_backlog integer DEFAULT NULL,
 	slice integer DEFAULT NULL, slices integer DEFAULT NULL, consumer_group text DEFAULT NULL,
-	result_topic text DEFAULT NULL, dead_letter_topic text DEFAULT NULL, notify_channel text DEFAULT NULL) RETURNS void
+	result_topic text DEFAULT NULL, dead_letter_topic text DEFAULT NULL, notify_channel text DEFAULT NULL, format text DEFAULT NULL,
+	content_field text DEFAULT NULL, on_tombstone text DEFAULT NULL, chunk_timeout interval DEFAULT NULL) RETURNS void
 	LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
 	SET search_path = pg_catalog, pg_temp
 AS $$
@@ -276,8 +290,13 @@ BEGIN
 	changed.dead_letter_topic := nullif(coalesce(dead_letter_topic, source.dead_letter_topic), '');
 	changed.notify_channel := nullif(coalesce(notify_channel, source.notify_channel), '');
 	PERFORM imgpipe.check_result_options(source.topic, changed.result_topic, changed.dead_letter_topic, changed.notify_channel);
+	changed.format := coalesce(format, source.format);
+	changed.content_field := coalesce(content_field, source.content_field);
+	changed.on_tombstone := coalesce(on_tombstone, source.on_tombstone);
+	changed.chunk_timeout := coalesce(chunk_timeout, source.chunk_timeout);
 	PERFORM imgpipe.check_source_options(changed.retention, changed.parallelism, changed.batch_rows, changed.batch_bytes,
-		changed.linger_ms, changed.max_backlog, changed.slice, changed.slices, changed.consumer_group);
+		changed.linger_ms, changed.max_backlog, changed.slice, changed.slices, changed.consumer_group,
+		changed.format, changed.content_field, changed.on_tombstone, changed.chunk_timeout);
 	IF (changed.slice, changed.slices) <> (source.slice, source.slices) AND source.enabled THEN
 		RAISE EXCEPTION USING ERRCODE = 'object_in_use',
 			MESSAGE = format('source "%s" is started', name),
@@ -287,13 +306,15 @@ BEGIN
 	UPDATE imgpipe.sources s SET retention = changed.retention, parallelism = changed.parallelism, batch_rows = changed.batch_rows,
 			batch_bytes = changed.batch_bytes, linger_ms = changed.linger_ms, max_backlog = changed.max_backlog,
 			slice = changed.slice, slices = changed.slices, consumer_group = changed.consumer_group,
-			result_topic = changed.result_topic, dead_letter_topic = changed.dead_letter_topic, notify_channel = changed.notify_channel
+			result_topic = changed.result_topic, dead_letter_topic = changed.dead_letter_topic, notify_channel = changed.notify_channel,
+			format = changed.format, content_field = changed.content_field, on_tombstone = changed.on_tombstone,
+			chunk_timeout = changed.chunk_timeout
 		WHERE s.source_id = source.source_id;
 	PERFORM imgpipe.wake_controller();
 END
 $$;
-COMMENT ON FUNCTION imgpipe.alter_source(text, interval, integer, integer, integer, integer, integer, integer, integer, text, text, text, text) IS
-'Changes options of a source, which are those of create_source(); NULL keeps one as it is, a retention of 0 is imgpipe.retention again, a max_backlog of 0 no limit, and an empty consumer_group, result_topic, dead_letter_topic or notify_channel none. Messages of images that are there already go where the source said when they came. A source that is started takes the change within about 10 seconds, between two batches: nothing is lost or doubled. Images that are there keep their deadlines. slice and slices only while it is stopped: a partition that was not ingested here before begins at its beginning unless seek_source() says where. Raises 22023 and 42602 for an option, 55006 where slices are to change and it is started, 42704 where there is no such source, 42501 for a role that is not a member of its owner.';
+COMMENT ON FUNCTION imgpipe.alter_source(text, interval, integer, integer, integer, integer, integer, integer, integer, text, text, text, text, text, text, text, interval) IS
+'Changes options of a source, which are those of create_source(); NULL keeps one as it is, a retention of 0 is imgpipe.retention again, a max_backlog of 0 no limit, and an empty consumer_group, result_topic, dead_letter_topic or notify_channel none. Messages of images that are there already go where the source said when they came. A source that is started takes the change within about 10 seconds, between two batches: nothing is lost or doubled, and a format holds for the messages that are not ingested yet. Images that are there keep their deadlines. slice and slices only while it is stopped: a partition that was not ingested here before begins at its beginning unless seek_source() says where. Raises 22023 and 42602 for an option, 55006 where slices are to change and it is started, 42704 where there is no such source, 42501 for a role that is not a member of its owner.';
 
 CREATE FUNCTION imgpipe.start_source(name text) RETURNS void
 	LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
@@ -371,7 +392,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION imgpipe.drop_source(text) IS
-'Drops a stopped source and its positions. Its images stay until their deadlines; a source of the same name made later begins anew. Raises 55006 where it is started, 42704 where there is no such source, 42501 for a role that is not a member of its owner.';
+'Drops a stopped source and its positions. Its images stay until their deadlines, and so do chunks of images that are not complete, which come to nothing; a source of the same name made later begins anew. Raises 55006 where it is started, 42704 where there is no such source, 42501 for a role that is not a member of its owner.';
 
 CREATE FUNCTION imgpipe.seek_source(name text, start_from text, restore_expired boolean DEFAULT false) RETURNS void
 	LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE

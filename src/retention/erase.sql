@@ -80,6 +80,15 @@ BEGIN
 		WHERE (erase_images.uploaded_by IS NOT NULL AND i.uploaded_by = erase_images.uploaded_by)
 			OR (erase_images.source_key IS NOT NULL AND i.source_key = erase_images.source_key)
 			OR i.image_id = ANY (erase_images.image_ids);
+	-- And what is not complete yet.
+	SELECT ids || coalesce(array_agg(c.image_id) FILTER (WHERE c.image_id <> ALL (ids)), '{}'),
+			messages || array_agg(imgpipe.message_name(s.name, c.source_partition, c.first_offset))
+		INTO ids, messages
+		FROM imgpipe.chunked_images c JOIN imgpipe.sources s ON s.source_id = c.source_id
+		WHERE c.image_id = ANY (ids)
+			OR (erase_images.uploaded_by IS NOT NULL AND c.uploaded_by = erase_images.uploaded_by)
+			OR (erase_images.source_key IS NOT NULL AND c.source_key = erase_images.source_key)
+			OR c.image_id = ANY (erase_images.image_ids);
 	row_counts := jsonb_build_object('held', imgpipe.copy_held_images('imgpipe.images', 'imgpipe.results', ids));
 	IF row_counts = '{"held": 0}' THEN
 		row_counts := '{}';

@@ -91,7 +91,7 @@ ok(poll_until($node, "SELECT source, count(*) FROM imgpipe.images WHERE source I
 is($node->safe_psql('postgres', "SELECT source, reason FROM imgpipe.dead_letters WHERE source <> 'envelopes'"), 'dead_letter|message has no value', 'one dead letter');
 
 my ($status, $out, $errors) = $node->psql('postgres', "SELECT imgpipe.create_source('x', 'kafka', 'x', format => 'avro')");
-like($errors, qr/format must be raw, or json with a content_field\nDETAIL:  They are "avro" and "content"/, 'no other format');
+like($errors, qr/format must be raw, chunked, or json with a content_field\nDETAIL:  They are "avro" and "content"/, 'no other format');
 
 $node->stop;
 done_testing();
