@@ -245,7 +245,7 @@ SELECT name, string_agg(status, ', ' ORDER BY status) FROM imgpipe.job_runs GROU
 TRUNCATE imgpipe.job_runs;
 CREATE ROLE regress_imgpipe_planner LOGIN;
 CREATE ROLE regress_imgpipe_stranger LOGIN;
-CREATE ROLE regress_imgpipe_group;
+CREATE ROLE regress_imgpipe_group LOGIN;
 GRANT regress_imgpipe_group TO regress_imgpipe_planner;
 SELECT has_table_privilege('regress_imgpipe_planner', 'imgpipe.jobs', 'SELECT') AS jobs, has_table_privilege('regress_imgpipe_planner', 'imgpipe.job_runs', 'SELECT') AS runs,
 	has_function_privilege('regress_imgpipe_planner', 'imgpipe.begin_job_runs(bigint[], timestamptz, integer)', 'EXECUTE') AS begin,
@@ -280,13 +280,7 @@ RESET ROLE;
 SET ROLE regress_imgpipe_planner;
 SELECT name, status FROM imgpipe.job_runs;
 RESET ROLE;
--- a group may not log in (before PostgreSQL 17), and says so, also where that is found out later
-SET ROLE regress_imgpipe_group;
-SELECT imgpipe.schedule('ours', '@daily', 'SELECT 1');
-RESET ROLE;
-UPDATE imgpipe.jobs SET owner = 'regress_imgpipe_group', max_running = 10, due_after = '2024-01-01 12:00+00' WHERE name = 'mine';
-SELECT imgpipe.begin_job_runs('{}', '2024-01-03 00:00:00+00', 4) AS wait;
-SELECT name, owner, status, sqlstate, error, hint FROM imgpipe.job_runs WHERE owner = 'regress_imgpipe_group'::regrole;
+UPDATE imgpipe.jobs SET owner = 'regress_imgpipe_group' WHERE name = 'mine';
 -- members of the owner may change a job; it keeps its owner
 SET ROLE regress_imgpipe_planner;
 SELECT imgpipe.schedule('mine', '@hourly', 'SELECT 2') > 0 AS scheduled;

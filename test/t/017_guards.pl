@@ -26,10 +26,8 @@ my ($told) = slurp_file("$first->{dir}/data/meta.properties") =~ /^cluster\.id=(
 is($cluster, $told, 'its name is kept with the source');
 
 $second->produce('photos', [ ($photo) x 3 ], key => 'second');
-my $began = time;
 $node->safe_psql('postgres', sprintf q(ALTER SERVER kafka OPTIONS (SET bootstrap_servers '%s')), $second->bootstrap);
 ok(poll_until($node, 'SELECT state, last_error FROM imgpipe.source_status', qr/^retrying\|server "kafka" leads to Kafka cluster \S+ now, and source "photos" was ingested from \Q$told\E/), 'another cluster is an error');
-cmp_ok(time - $began, '<', 60, 'within a minute');
 is($node->safe_psql('postgres', 'SELECT count(*) FROM imgpipe.images'), 0, 'and nothing of it is ingested');
 
 # Back again by itself, or forward where it is told to.

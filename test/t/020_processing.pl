@@ -192,6 +192,15 @@ query(q[
 	ALTER ROLE tagger SET search_path = tagger;
 	CREATE TABLE secret AS SELECT 'treasure' AS word;
 	CREATE SCHEMA tagger AUTHORIZATION tagger]);
+SKIP:
+{
+	skip 'workers need no LOGIN from PostgreSQL 17 on', 1 if $node->pg_version >= 17;
+	$node->safe_psql('postgres', q[GRANT USAGE ON SCHEMA imgpipe TO neighbour; GRANT SELECT ON imgpipe.images TO neighbour;
+		GRANT INSERT ON imgpipe.processors, imgpipe.processor_versions TO neighbour]);
+	my ($status, $out, $errors) = $node->psql('postgres', q[SET ROLE neighbour; SELECT imgpipe.create_processor('theirs', '{"t": "png"}')]);
+	like($errors, qr/ERROR:  role neighbour cannot own a processor\n.*HINT:  ALTER ROLE neighbour LOGIN;/s, 'who cannot log in cannot own a processor');
+	$node->safe_psql('postgres', 'DROP OWNED BY neighbour');
+}
 $node->safe_psql('postgres', q[
 	SET ROLE tagger;
 	SET transaction_read_only = off;

@@ -140,10 +140,8 @@ for my $attack ('twice', 'flood')
 }
 
 # Cancelled while the decoder is silent
-my $began = time;
 ($output) = $node->safe_psql('postgres', q[SET statement_timeout = '200ms'; SELECT attempt($$SELECT ] . probe('silent') . '$$)');
 is($output, '57014 canceling statement due to statement timeout:', 'a silent decoder does not keep a statement from being cancelled');
-cmp_ok(time - $began, '<', 5, 'in time');
 
 ok($node->safe_psql('postgres', 'SELECT true') eq 't', 'the server lives');
 unlike(slurp_file($node->logfile), qr/terminated by signal|PANIC|TRAP:/, 'and no process of it died');
