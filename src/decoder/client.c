@@ -41,9 +41,6 @@
 /* Shared memory above this is given back after the request. */
 #define KEPT_MEMORY		(32 * 1024 * 1024)
 
-/* Bytes copied at once: between two of these a query can be cancelled. */
-#define COPY_SIZE		(1024 * 1024)
-
 typedef struct Decoder
 {
 	pid_t		pid;			/* 0: none */
@@ -305,7 +302,7 @@ write_memory(const char *bytes, Size length, off_t offset)
 {
 	while (length > 0)
 	{
-		ssize_t		written = pwrite(decoder.memory, bytes, Min(length, COPY_SIZE), offset);
+		ssize_t		written = pwrite(decoder.memory, bytes, Min(length, IMAGE_BYTES_AT_ONCE), offset);
 
 		if (written < 0 && errno == EINTR)
 			continue;
@@ -324,7 +321,7 @@ read_memory(char *bytes, Size length, off_t offset)
 {
 	while (length > 0)
 	{
-		ssize_t		got = pread(decoder.memory, bytes, Min(length, COPY_SIZE), offset);
+		ssize_t		got = pread(decoder.memory, bytes, Min(length, IMAGE_BYTES_AT_ONCE), offset);
 
 		if (got < 0 && errno == EINTR)
 			continue;

@@ -3,31 +3,31 @@
 
 CREATE FUNCTION imgpipe.contact_sheet_add(internal, content imgpipe.image) RETURNS internal
 	AS 'MODULE_PATHNAME', 'imgpipe_contact_sheet_add'
-	LANGUAGE C STABLE PARALLEL SAFE COST 100000;
+	LANGUAGE C STABLE PARALLEL SAFE COST 10000;
 COMMENT ON FUNCTION imgpipe.contact_sheet_add(internal, imgpipe.image) IS
 'Transition function of contact_sheet(): makes a tile of an image.';
 
 CREATE FUNCTION imgpipe.contact_sheet_add(internal, content imgpipe.image, columns integer) RETURNS internal
 	AS 'MODULE_PATHNAME', 'imgpipe_contact_sheet_add'
-	LANGUAGE C STABLE PARALLEL SAFE COST 100000;
+	LANGUAGE C STABLE PARALLEL SAFE COST 10000;
 COMMENT ON FUNCTION imgpipe.contact_sheet_add(internal, imgpipe.image, integer) IS
 'Transition function of contact_sheet(): makes a tile of an image.';
 
 CREATE FUNCTION imgpipe.contact_sheet_add(internal, content imgpipe.image, columns integer, tile_width integer, tile_height integer) RETURNS internal
 	AS 'MODULE_PATHNAME', 'imgpipe_contact_sheet_add'
-	LANGUAGE C STABLE PARALLEL SAFE COST 100000;
+	LANGUAGE C STABLE PARALLEL SAFE COST 10000;
 COMMENT ON FUNCTION imgpipe.contact_sheet_add(internal, imgpipe.image, integer, integer, integer) IS
 'Transition function of contact_sheet(): makes a tile of an image.';
 
 CREATE FUNCTION imgpipe.contact_sheet_add(internal, content imgpipe.image, columns integer, tile_width integer, tile_height integer, gap integer, background text) RETURNS internal
 	AS 'MODULE_PATHNAME', 'imgpipe_contact_sheet_add'
-	LANGUAGE C STABLE PARALLEL SAFE COST 100000;
+	LANGUAGE C STABLE PARALLEL SAFE COST 10000;
 COMMENT ON FUNCTION imgpipe.contact_sheet_add(internal, imgpipe.image, integer, integer, integer, integer, text) IS
 'Transition function of contact_sheet(): makes a tile of an image.';
 
 CREATE FUNCTION imgpipe.contact_sheet_end(internal) RETURNS imgpipe.image
 	AS 'MODULE_PATHNAME', 'imgpipe_contact_sheet_end'
-	LANGUAGE C STABLE PARALLEL SAFE COST 100000;
+	LANGUAGE C STABLE PARALLEL SAFE COST 10000;
 COMMENT ON FUNCTION imgpipe.contact_sheet_end(internal) IS
 'Final function of contact_sheet(): joins the tiles.';
 

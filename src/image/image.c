@@ -33,6 +33,19 @@ PG_FUNCTION_INFO_V1(imgpipe_image_height);
 PG_FUNCTION_INFO_V1(imgpipe_image_bytes);
 PG_FUNCTION_INFO_V1(imgpipe_image_sha256);
 
+/* Upwards, where the two overlap. */
+static void
+copy_bytes(char *to, const char *from, Size length)
+{
+	Size		offset;
+
+	for (offset = 0; offset < length; offset += IMAGE_BYTES_AT_ONCE)
+	{
+		CHECK_FOR_INTERRUPTS();
+		memmove(to + offset, from + offset, Min(IMAGE_BYTES_AT_ONCE, length - offset));
+	}
+}
+
 Image *
 image_make(const ImageFacts *facts, const char *bytes, Size length)
 {
@@ -40,7 +53,7 @@ image_make(const ImageFacts *facts, const char *bytes, Size length)
 
 	SET_VARSIZE(image, IMAGE_HEADER_SIZE + length);
 	image->facts = *facts;
-	memcpy(image->bytes, bytes, length);
+	copy_bytes(image->bytes, bytes, length);
 	return image;
 }
 
@@ -97,7 +110,6 @@ imgpipe_image_in(PG_FUNCTION_ARGS)
 Datum
 imgpipe_image_out(PG_FUNCTION_ARGS)
 {
-	const Size	at_once = 1024 * 1024;	/* between two of these a query can be cancelled */
 	Image	   *image = PG_GETARG_IMAGE_P(0);
 	Size		length = IMAGE_LENGTH(image);
 	char	   *text = palloc(length * 2 + 3);
@@ -106,10 +118,10 @@ imgpipe_image_out(PG_FUNCTION_ARGS)
 
 	text[0] = '\\';
 	text[1] = 'x';
-	for (offset = 0; offset < length; offset += at_once)
+	for (offset = 0; offset < length; offset += IMAGE_BYTES_AT_ONCE)
 	{
 		CHECK_FOR_INTERRUPTS();
-		end += hex_encode(image->bytes + offset, Min(at_once, length - offset), end);
+		end += hex_encode(image->bytes + offset, Min(IMAGE_BYTES_AT_ONCE, length - offset), end);
 	}
 	*end = '\0';
 	PG_RETURN_CSTRING(text);
@@ -137,7 +149,7 @@ image_file(Datum datum)
 
 	if ((Pointer) image == DatumGetPointer(datum))
 		file = palloc(VARHDRSZ + length);
-	memmove(VARDATA(file), image->bytes, length);
+	copy_bytes(VARDATA(file), image->bytes, length);
 	SET_VARSIZE(file, VARHDRSZ + length);
 	return file;
 }
@@ -198,9 +210,17 @@ imgpipe_image_sha256(PG_FUNCTION_ARGS)
 	Image	   *image = PG_GETARG_IMAGE_P(0);
 	bytea	   *digest = palloc(VARHDRSZ + PG_SHA256_DIGEST_LENGTH);
 	pg_cryptohash_ctx *context = pg_cryptohash_create(PG_SHA256);
+	Size		length = IMAGE_LENGTH(image);
+	bool		done = pg_cryptohash_init(context) >= 0;
+	Size		offset;
 
-	if (pg_cryptohash_init(context) < 0 ||
-		pg_cryptohash_update(context, (uint8 *) image->bytes, IMAGE_LENGTH(image)) < 0 ||
+	for (offset = 0; done && offset < length; offset += IMAGE_BYTES_AT_ONCE)
+	{
+		CHECK_FOR_INTERRUPTS();
+		done = pg_cryptohash_update(context, (uint8 *) image->bytes + offset,
+									Min(IMAGE_BYTES_AT_ONCE, length - offset)) >= 0;
+	}
+	if (!done ||
 		pg_cryptohash_final(context, (uint8 *) VARDATA(digest), PG_SHA256_DIGEST_LENGTH) < 0)
 		elog(ERROR, "could not compute SHA-256: %s", pg_cryptohash_error(context));
 	pg_cryptohash_free(context);

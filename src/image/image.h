@@ -22,6 +22,9 @@ typedef struct Image
 #define IMAGE_HEADER_SIZE		offsetof(Image, bytes)
 #define IMAGE_LENGTH(image)		(VARSIZE(image) - IMAGE_HEADER_SIZE)
 
+/* Bytes that are copied or hashed at once: between two of these a query can be cancelled. */
+#define IMAGE_BYTES_AT_ONCE		(1024 * 1024)
+
 #define DatumGetImageP(datum)	((Image *) PG_DETOAST_DATUM(datum))
 /* Only the header may be read of this one. */
 #define DatumGetImageHeaderP(datum) \

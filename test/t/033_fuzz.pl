@@ -42,14 +42,19 @@ $node->psql('postgres', "
 	CREATE TEMP TABLE state AS SELECT pg_backend_pid() AS pid, trial.descriptors() AS descriptors;
 	INSERT INTO outcomes SELECT number, trial.outcome(bytes, number) FROM mutants ORDER BY number;
 	SELECT outcome || ': ' || count(*) FROM outcomes GROUP BY outcome ORDER BY count(*) DESC;
+	SELECT 'not done: ' || operation FROM imgpipe.pipeline_operations() EXCEPT
+		SELECT 'not done: ' || step[1] FROM outcomes, regexp_matches(trial.pipeline(number)::text, '(?:^|\\| )([a-z]+)', 'g') step WHERE outcome = 'done';
 	SELECT (SELECT count(*) FROM outcomes), pid = pg_backend_pid(), trial.descriptors() - descriptors, (SELECT count(*) FROM trial.children()) FROM state",
 	stdout => \$output, stderr => \$errors, timeout => 3000);
 my @outcomes = split /\n/, $output;
+my @undone = grep { /^not done/ } @outcomes;
+@outcomes = grep { !/^not done/ } @outcomes;
 my ($count, $same, $opened, $children) = split /\|/, pop @outcomes;
 note("seed $seed: $_") for @outcomes;
 is($errors, '', 'the session goes on');
 is($count, $runs, "$runs mutants through SQL");
 is($same, 't', 'in one backend');
+is_deeply(\@undone, [], 'each operation was done on some of them');
 cmp_ok($opened, '<', 10, 'no descriptor leaks: a few more are files of the catalog');
 cmp_ok($children, '<=', 1, 'no process leaks');
 is_deeply([ grep { !/^(done|not (taken|processed): (22P03|0A000|54000|22023|38000|58000)): / } @outcomes ], [], 'each was processed or refused with a reason');
