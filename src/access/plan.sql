@@ -141,7 +141,7 @@ COMMENT ON FUNCTION imgpipe.membership_changes() IS
 
 CREATE FUNCTION imgpipe.quoted_role(role_name name) RETURNS text
 	LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
-	RETURN CASE role_name WHEN 'public' THEN 'PUBLIC' ELSE pg_catalog.quote_ident(role_name) END;
+	RETURN CASE WHEN role_name OPERATOR(pg_catalog.=) 'public' THEN 'PUBLIC' ELSE pg_catalog.quote_ident(role_name) END;
 COMMENT ON FUNCTION imgpipe.quoted_role(name) IS 'A role as GRANT takes it. No role can be called public.';
 
 CREATE FUNCTION imgpipe.revoke_statement(kind text, privilege text, column_name name, object text, role_name name) RETURNS text
