@@ -256,6 +256,7 @@ sub run_fixture
   stop, kill_hard, restart	kill_hard is kill -9
   create_topic($name, $partitions, @settings)
   grow_topic($name, $partitions)
+  set_topic($name, @settings)	name=value
   delete_topic($name)
   create_user($name, $password)	for SCRAM
 
@@ -284,6 +285,12 @@ sub grow_topic
 {
 	my ($self, $name, $partitions) = @_;
 	run_fixture('topic', 'alter', $self->{dir}, $name, $partitions);
+}
+
+sub set_topic
+{
+	my ($self, $name, @settings) = @_;
+	run_fixture('topic', 'set', $self->{dir}, $name, 0, @settings);
 }
 
 sub delete_topic

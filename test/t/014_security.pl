@@ -73,14 +73,14 @@ $broker->restart(
 # Everything that the server can be made to say, but the statements that hold the secrets.
 my $node = new_cluster('main', 'imgpipe.max_processors = 0', 'log_statement = none', 'log_min_messages = debug5');
 $node->safe_psql('postgres', 'CREATE ROLE stranger LOGIN; GRANT USAGE ON SCHEMA imgpipe TO stranger; GRANT pg_read_all_stats, pg_read_all_data TO stranger');
-$broker->create_topic('photos', 1);
+$broker->create_topic($_, 1) for qw(photos results);
 $broker->produce('photos', [ sample_image('small.jpg') ], key => 'a');
 
 my $serial = 0;
 
 sub options { my %given = @_; return join ', ', map { my $value = $given{$_} =~ s/'/''/gr; "$_ '$value'" } sort keys %given }
 
-# One source over one connection: ingested, or the error that source_status shows.
+# One source over one connection: ingested, and its result sent, or the error that source_status shows.
 sub try_connection
 {
 	my ($what, $server, $mapping, $expected) = @_;
@@ -88,7 +88,7 @@ sub try_connection
 	$server = { broker_address_family => 'v4', %$server };
 	$node->safe_psql('postgres', "CREATE SERVER $name FOREIGN DATA WRAPPER imgpipe_kafka OPTIONS (" . options(%$server) . ');'
 		. "CREATE USER MAPPING FOR CURRENT_USER SERVER $name" . (%$mapping ? ' OPTIONS (' . options(%$mapping) . ')' : '') . ';'
-		. "SELECT imgpipe.create_source('$name', '$name', 'photos'); SELECT imgpipe.start_source('$name')");
+		. "SELECT imgpipe.create_source('$name', '$name', 'photos', result_topic => 'results'); SELECT imgpipe.start_source('$name')");
 	if ($expected)
 	{
 		ok(poll_until($node, "SELECT state, last_error FROM imgpipe.source_status WHERE name = '$name'", qr/^(retrying|failed)\|.*$expected/s, 60), "$what: refused with the reason");
@@ -98,6 +98,7 @@ sub try_connection
 	{
 		ok(poll_until($node, "SELECT count(*) FROM imgpipe.images WHERE source = '$name'", 1, 60), $what)
 		  or diag($node->safe_psql('postgres', "SELECT state, last_error FROM imgpipe.source_status WHERE name = '$name'"));
+		ok(poll_until($node, "SELECT messages FROM imgpipe.outbox_status WHERE server = '$name'", 1, 60), "$what: the result goes back");
 	}
 	# Not one statement: what a stranger sees of the activity while this lasts is looked at below.
 	$node->safe_psql('postgres', "SELECT imgpipe.stop_source('$name')");
