@@ -43,6 +43,7 @@ int			imgpipe_partition_interval;
 int			imgpipe_min_processors;
 int			imgpipe_max_processors;
 int			imgpipe_max_ingest_workers;
+int			imgpipe_max_outbox;
 int			imgpipe_task_lease;
 int			imgpipe_max_jobs;
 int			imgpipe_ingest_history;
@@ -237,9 +238,17 @@ define_worker_settings(void)
 							NULL, NULL, NULL);
 	DefineCustomIntVariable("imgpipe.max_ingest_workers",
 							"Most ingest workers in each database.",
-							"Each uses one of max_worker_processes, and one image decoder.",
+							"Each uses one of max_worker_processes, and one image decoder. "
+							"0 keeps messages from being sent to Kafka, too.",
 							&imgpipe_max_ingest_workers,
 							16, 0, 64,
+							PGC_SIGHUP, 0,
+							NULL, NULL, NULL);
+	DefineCustomIntVariable("imgpipe.max_outbox",
+							"Messages that wait to be sent to a Kafka server above which ingest from there rests.",
+							"Holds for sources with a result_topic or a dead_letter_topic. 0 for no limit.",
+							&imgpipe_max_outbox,
+							100000, 0, INT_MAX,
 							PGC_SIGHUP, 0,
 							NULL, NULL, NULL);
 	DefineCustomIntVariable("imgpipe.task_lease",

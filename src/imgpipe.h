@@ -33,6 +33,7 @@ extern int	imgpipe_partition_interval;	/* min */
 extern int	imgpipe_min_processors;
 extern int	imgpipe_max_processors;
 extern int	imgpipe_max_ingest_workers;
+extern int	imgpipe_max_outbox;
 extern int	imgpipe_task_lease; /* s */
 extern int	imgpipe_max_jobs;
 extern int	imgpipe_ingest_history; /* min */

@@ -26,7 +26,7 @@ AS $$
 DECLARE
 	standby CONSTANT boolean := pg_is_in_recovery();
 	preloaded CONSTANT boolean := imgpipe.workers_available();
-	subjects CONSTANT text[] := '{workers,settings,partitions,retention,ledger,sources,processing,"dead letters",jobs,decoder,access}';
+	subjects CONSTANT text[] := '{workers,settings,partitions,retention,ledger,sources,outbox,processing,"dead letters",jobs,decoder,access}';
 	found text[] := '{}';
 BEGIN
 	FOR severity, subject, finding, advice IN
@@ -49,6 +49,7 @@ BEGIN
 				3 + (SELECT least(coalesce(sum(s.parallelism), 0), current_setting('imgpipe.max_ingest_workers')::integer)
 					FROM imgpipe.sources s WHERE s.enabled)
 				+ CASE WHEN EXISTS (SELECT FROM imgpipe.processors p WHERE p.enabled) THEN current_setting('imgpipe.max_processors')::integer ELSE 0 END
+				+ (SELECT count(*) FROM imgpipe.senders)
 				+ (SELECT least(count(*), current_setting('imgpipe.max_jobs')::integer) FROM imgpipe.jobs j WHERE j.enabled) AS need) m
 			WHERE preloaded AND m.have < m.need
 		UNION ALL
@@ -73,7 +74,7 @@ BEGIN
 			FROM imgpipe.verify_ledger() l
 		UNION ALL
 		SELECT CASE s.state WHEN 'waiting' THEN 'notice' WHEN 'retrying' THEN 'warning' ELSE 'critical' END, 'sources',
-				format('source "%s" is %s%s', s.name, s.state, CASE WHEN s.state <> 'waiting' THEN ': ' || s.last_error ELSE ': more tasks are queued than its max_backlog' END),
+				format('source "%s" is %s%s', s.name, s.state, CASE WHEN s.state <> 'waiting' THEN ': ' || s.last_error ELSE ': more tasks are queued than its max_backlog, or more messages wait to be sent than imgpipe.max_outbox' END),
 				CASE s.state WHEN 'waiting' THEN 'It goes on when processing has caught up; imgpipe.max_processors is how many may work.'
 					ELSE 'Nothing is lost: the position stands, and it is tried again. SELECT * FROM imgpipe.source_partitions; shows where.' END
 			FROM imgpipe.source_status s WHERE NOT standby AND s.state IN ('failed', 'retrying', 'waiting')
@@ -81,6 +82,15 @@ BEGIN
 		SELECT 'warning', 'sources', format('source "%s" is %s messages, %s seconds behind', s.name, s.lag_messages, s.lag_seconds),
 				'Where it stays so: more parallelism (at most one worker a partition), or more nodes, each with a slice.'
 			FROM imgpipe.source_status s WHERE NOT standby AND s.state IN ('running', 'idle') AND s.lag_seconds > 900
+		UNION ALL
+		SELECT CASE o.state WHEN 'failed' THEN 'critical' ELSE 'warning' END, 'outbox',
+				format('messages to server "%s" as %s are held up%s', o.server, o.owner, coalesce(': ' || o.last_error, '')),
+				'Nothing is lost before its deadline, and it is tried again. SELECT * FROM imgpipe.outbox_status;'
+			FROM imgpipe.outbox_status o WHERE NOT standby AND o.state IN ('failed', 'retrying')
+		UNION ALL
+		SELECT 'warning', 'outbox', format('%s messages to server "%s" were refused', o.refused_now, o.server),
+				'SELECT topic, error FROM imgpipe.outbox WHERE state = ''refused''; then SELECT imgpipe.resend_refused(); They are purged at their deadlines.'
+			FROM imgpipe.outbox_status o WHERE o.refused_now > 0
 		UNION ALL
 		SELECT 'warning', 'processing', format('%s tasks are due, the oldest since %s', count(*), min(t.available_at)),
 				'More workers (imgpipe.max_processors, where there are processors to spare), or a processor that was stopped: SELECT * FROM imgpipe.processor_performance;'

@@ -204,7 +204,7 @@ extern void positions_show_ends(IngestWorker *worker);
 /* Writes for how long Kafka keeps the topic's messages, for retention_residue(). */
 extern void retention_show(IngestWorker *worker);
 
-/* Whether more tasks are queued than the source lets. */
+/* Whether more tasks are queued than the source lets, or more of its messages wait to be sent than imgpipe.max_outbox. */
 extern bool backlog_is_long(const IngestSource *source);
 
 /* Remembers the cluster as the one that the positions are of, where none is. */

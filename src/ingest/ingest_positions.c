@@ -19,6 +19,9 @@
 /* Longest wait for one answer of a broker, in ms. */
 #define QUESTION_TIMEOUT	1000
 
+/* Between looks at the length of the outbox, in ms. */
+#define OUTBOX_INTERVAL		1000
+
 static char *
 text_at(int column)
 {
@@ -493,26 +496,59 @@ retention_show(IngestWorker *worker)
 	MemoryContextSwitchTo(context);
 }
 
+/* Whether a statement of the extension's own returns a row. */
+static bool
+has_row(const char *activity, const char *statement, int n, Oid *types, Datum *values)
+{
+	InternalScope scope;
+	MemoryContext context = CurrentMemoryContext;
+	bool		found;
+
+	worker_transaction_begin(activity);
+	internal_begin(&scope);
+	if (SPI_execute_with_args(statement, n, types, values, NULL, true, 0) != SPI_OK_SELECT)
+		elog(ERROR, "could not execute: %s", statement);
+	found = SPI_processed > 0;
+	internal_end(&scope);
+	worker_transaction_commit();
+	MemoryContextSwitchTo(context);
+	return found;
+}
+
+/* Not every time: it counts as many rows as are let. */
+static bool
+outbox_is_long(const IngestSource *source)
+{
+	static TimestampTz looked_at = 0;
+	static bool is_long = false;
+	Oid			types[] = {TEXTOID, OIDOID, INT4OID};
+	Datum		values[] = {
+		CStringGetTextDatum(source->server), ObjectIdGetDatum(source->owner), Int32GetDatum(imgpipe_max_outbox)
+	};
+
+	if (imgpipe_max_outbox == 0 || !source->reports)
+		return false;
+	if (!TimestampDifferenceExceeds(looked_at, GetCurrentTimestamp(), OUTBOX_INTERVAL))
+		return is_long;
+	looked_at = GetCurrentTimestamp();
+	is_long = has_row("looking at the outbox",
+					  "SELECT FROM imgpipe.outbox o WHERE o.state = 'ready' AND o.image_id >= imgpipe.fence()"
+					  " AND o.sender_id = (SELECT s.sender_id FROM imgpipe.senders s WHERE s.server = $1 AND s.owner = $2)"
+					  " OFFSET $3 LIMIT 1",
+					  lengthof(types), types, values);
+	return is_long;
+}
+
 bool
 backlog_is_long(const IngestSource *source)
 {
 	Oid			type = INT4OID;
 	Datum		value = Int32GetDatum(source->max_backlog);
-	InternalScope scope;
-	MemoryContext context = CurrentMemoryContext;
-	bool		is_long;
 
-	if (source->max_backlog == 0)
-		return false;
-	worker_transaction_begin("looking at the queue of tasks");
-	internal_begin(&scope);
-	if (SPI_execute_with_args("SELECT FROM imgpipe.tasks OFFSET $1 LIMIT 1", 1, &type, &value, NULL, true, 0) != SPI_OK_SELECT)
-		elog(ERROR, "could not look at the queue of tasks");
-	is_long = SPI_processed > 0;
-	internal_end(&scope);
-	worker_transaction_commit();
-	MemoryContextSwitchTo(context);
-	return is_long;
+	if (source->max_backlog > 0 &&
+		has_row("looking at the queue of tasks", "SELECT FROM imgpipe.tasks OFFSET $1 LIMIT 1", 1, &type, &value))
+		return true;
+	return outbox_is_long(source);
 }
 
 void

@@ -104,9 +104,9 @@ BEGIN
 			WHERE d.image_id = ANY (ids)
 				OR d.source_key = erase_images.source_key
 				OR d.headers ->> 'uploaded_by' = erase_images.uploaded_by
-			RETURNING d.source, d.source_partition, d.source_offset)
-	SELECT count(*), messages || array_agg(imgpipe.message_name(g.source, g.source_partition, g.source_offset)) FILTER (WHERE g.source_offset IS NOT NULL)
-		INTO counted, messages FROM gone g;
+			RETURNING d.image_id, d.source, d.source_partition, d.source_offset)
+	SELECT count(*), ids || array_agg(g.image_id) FILTER (WHERE g.image_id <> ALL (ids)), messages || array_agg(imgpipe.message_name(g.source, g.source_partition, g.source_offset)) FILTER (WHERE g.source_offset IS NOT NULL)
+		INTO counted, ids, messages FROM gone g;
 	row_counts := row_counts || jsonb_build_object('dead_letters', counted);
 
 	WITH gone AS (

@@ -499,6 +499,9 @@ look_after_senders(void)
 {
 	uint64		row;
 
+	/* Whoever keeps a copy of the server's files from ingesting wants it to keep quiet. */
+	if (imgpipe_max_ingest_workers == 0)
+		return;
 	run("SELECT sender_id::bigint, owner::oid::bigint FROM imgpipe.senders_with_messages()", SPI_OK_SELECT);
 	busy |= SPI_processed > 0;
 	for (row = 0; row < SPI_processed; row++)
