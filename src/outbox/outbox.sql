@@ -23,7 +23,7 @@ CREATE TABLE imgpipe.senders (
 );
 COMMENT ON TABLE imgpipe.senders IS
 'Who sends what is in the outbox: one row for each Kafka server and role that messages go out with the rights of. See imgpipe.outbox_status.';
-COMMENT ON COLUMN imgpipe.senders.started_in IS 'The database that may send: a copy of it made by dump and restore does not until adopt_source() or adopt_outbox().';
+COMMENT ON COLUMN imgpipe.senders.started_in IS 'The database that may send: a copy of it, restored from a dump or a base backup, does not until adopt_source() or adopt_outbox().';
 COMMENT ON COLUMN imgpipe.senders.messages IS 'Messages ever acknowledged by Kafka; bytes likewise. refused: those that it never will take.';
 
 CREATE TABLE imgpipe.outbox (
@@ -272,7 +272,7 @@ AS $$
 	SELECT imgpipe.wake_senders();
 $$;
 COMMENT ON FUNCTION imgpipe.adopt_outbox() IS
-'Has a database that is a copy made by dump and restore send what is in its outbox, and whatever will be; without it a copy made for a test keeps quiet. adopt_source() does this too. Holds for senders of roles that the session''s user is a member of.';
+'Has a database that is a copy, restored from a dump or a base backup, send what is in its outbox, and whatever will be; without it a copy made for a test keeps quiet. adopt_source() does this too. Holds for senders of roles that the session''s user is a member of.';
 
 ALTER TABLE imgpipe.senders ENABLE ROW LEVEL SECURITY;
 CREATE POLICY everyone_sees ON imgpipe.senders FOR SELECT USING (true);
