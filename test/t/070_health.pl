@@ -26,7 +26,7 @@ sub finds
 }
 
 ok(poll_until($node, q[SELECT count(*) FROM imgpipe.health_check() WHERE severity <> 'ok'], 0), 'a fresh server is well');
-is(query('SELECT count(DISTINCT subject) FROM imgpipe.health_check()'), 11, 'every subject says so');
+is(query('SELECT count(DISTINCT subject) FROM imgpipe.health_check()'), 12, 'every subject says so');
 
 # Workers and settings.
 
