@@ -170,6 +170,7 @@ DELETE FROM imgpipe.senders;
 DELETE FROM imgpipe.images;
 DELETE FROM imgpipe.renditions;
 DELETE FROM imgpipe.dead_letters;
+DELETE FROM imgpipe.erasures;
 SELECT imgpipe.drop_processor('second'), imgpipe.drop_source('photos');
 DROP SERVER kafka;
 DROP SERVER other;
