@@ -59,6 +59,7 @@ AS $$
 #variable_conflict use_variable
 DECLARE
 	ids uuid[];
+	letters uuid[];
 	messages text[];
 	groups jsonb;
 	counted bigint;
@@ -105,8 +106,8 @@ BEGIN
 				OR d.source_key = erase_images.source_key
 				OR d.headers ->> 'uploaded_by' = erase_images.uploaded_by
 			RETURNING d.image_id, d.source, d.source_partition, d.source_offset)
-	SELECT count(*), ids || array_agg(g.image_id) FILTER (WHERE g.image_id <> ALL (ids)), messages || array_agg(imgpipe.message_name(g.source, g.source_partition, g.source_offset)) FILTER (WHERE g.source_offset IS NOT NULL)
-		INTO counted, ids, messages FROM gone g;
+	SELECT count(*), array_agg(g.image_id), messages || array_agg(imgpipe.message_name(g.source, g.source_partition, g.source_offset)) FILTER (WHERE g.source_offset IS NOT NULL)
+		INTO counted, letters, messages FROM gone g;
 	row_counts := row_counts || jsonb_build_object('dead_letters', counted);
 
 	WITH gone AS (
@@ -120,9 +121,9 @@ BEGIN
 	row_counts := row_counts || jsonb_build_object('images', images);
 	PERFORM imgpipe.add_sealed_volume(groups);
 
-	-- What else hangs on an image.
+	-- What else hangs on an image, or tells of a dead letter.
 	FOR related IN SELECT t.name FROM imgpipe.partitioned_tables t WHERE t.name <> ALL ('{images,dead_letters}') ORDER BY t.name LOOP
-		EXECUTE format('DELETE FROM imgpipe.%I WHERE image_id = ANY ($1)', related) USING ids;
+		EXECUTE format('DELETE FROM imgpipe.%I WHERE image_id = ANY ($1)', related) USING ids || letters;
 		GET DIAGNOSTICS counted = ROW_COUNT;
 		row_counts := row_counts || jsonb_build_object(related, counted);
 	END LOOP;
