@@ -11,19 +11,72 @@
  *
  * A process must not leave by exit() while the library's threads run, because
  * exit handlers of the libraries that they use run then: delete the context of
- * the handle first (on_proc_exit).
+ * the handle first (on_proc_exit).  Where they do not end, it leaves by _exit().
  */
 #include "postgres.h"
 
 #include <fcntl.h>
+#include <pthread.h>
 #include <signal.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "ingest/kafka_handle.h"
 #include "miscadmin.h"
 #include "storage/fd.h"
+#include "storage/ipc.h"
 #include "storage/latch.h"
 #include "utils/memutils.h"
+
+#define DESTROY_TIMEOUT	3		/* s */
+
+static void *
+destroy_client(void *client)
+{
+	/* There is no group to leave, and leaving can take a session timeout. */
+	rd_kafka_destroy_flags(client, RD_KAFKA_DESTROY_F_NO_CONSUMER_CLOSE);
+	return NULL;
+}
+
+static void
+leave_at_once(int code, Datum argument)
+{
+	_exit(code);
+}
+
+/*
+ * The library waits for its threads' end, which never comes where a topic was
+ * deleted at the wrong moment (its issues 3007 and 4362).  A thread of its own
+ * waits for that, and we only so long for the thread.
+ */
+static void
+client_end(rd_kafka_t *client)
+{
+	static bool abandoned = false;
+	sigset_t	all,
+				before;
+	pthread_t	thread;
+	struct timespec deadline;
+	int			error;
+
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &before);
+	error = pthread_create(&thread, NULL, destroy_client, client);
+	pthread_sigmask(SIG_SETMASK, &before, NULL);
+	if (error != 0)
+	{
+		destroy_client(client);
+		return;
+	}
+	clock_gettime(CLOCK_REALTIME, &deadline);
+	deadline.tv_sec += DESTROY_TIMEOUT;
+	if (pthread_timedjoin_np(thread, NULL, &deadline) == 0)
+		return;
+	pthread_detach(thread);
+	if (!abandoned)
+		on_proc_exit(leave_at_once, (Datum) 0);
+	abandoned = true;
+}
 
 static void
 handle_destroy(void *argument)
@@ -36,9 +89,8 @@ handle_destroy(void *argument)
 		rd_kafka_queue_io_event_enable(handle->queue, -1, NULL, 0);
 		rd_kafka_queue_destroy(handle->queue);
 	}
-	/* There is no group to leave, and leaving can take a session timeout. */
 	if (handle->client)
-		rd_kafka_destroy_flags(handle->client, RD_KAFKA_DESTROY_F_NO_CONSUMER_CLOSE);
+		client_end(handle->client);
 	for (i = 0; i < 2; i++)
 	{
 		if (handle->wake_pipe[i] < 0)
