@@ -39,6 +39,7 @@ AS $function$
 DECLARE
 	period CONSTANT interval := '2160 hours';	-- 90 days, in no time zone
 	began CONSTANT timestamptz := until - period;
+	owner name;
 	first_member bigint;
 	first_item bigint;
 	first_transaction bigint;
@@ -60,6 +61,18 @@ BEGIN
 			MESSAGE = format('there is no sales schema %s', coalesce('"' || schema_name || '"', 'NULL')),
 			DETAIL = 'It has no table transaction_items.',
 			HINT = 'imgpipe.create_sales_schema() creates one.';
+	END IF;
+	-- A superuser would run what others have put on their tables: triggers, checks, defaults.
+	SELECT r.rolname INTO owner FROM pg_class c JOIN pg_roles r ON r.oid = c.relowner
+		WHERE c.oid = ANY (ARRAY(SELECT to_regclass(format('%I.%I', schema_name, t)) FROM unnest('{members,items,transactions,transaction_items}'::text[]) t))
+			AND r.rolname <> current_user
+			AND (NOT pg_has_role(r.oid, 'USAGE') OR (SELECT u.rolsuper FROM pg_roles u WHERE u.rolname = current_user))
+		LIMIT 1;
+	IF FOUND THEN
+		RAISE EXCEPTION USING ERRCODE = 'insufficient_privilege',
+			MESSAGE = format('sample data for schema "%s" must be loaded by its owner', schema_name),
+			DETAIL = format('Tables in it belong to role %I.', owner),
+			HINT = format('SET ROLE %I; first.', owner);
 	END IF;
 
 	members := greatest(10, transactions / 8);
@@ -159,4 +172,4 @@ BEGIN
 END
 $function$;
 COMMENT ON FUNCTION imgpipe.load_sample_data(integer, name, bigint, timestamptz) IS
-'Fills a schema of create_sales_schema() with that many made-up transactions of the 90 days before until, with members (one for each 8 transactions), items with their history (one for each 50, at most 2000) and lines, and returns how many rows of each were added. The same arguments make the same rows in an empty schema; what is there already stays. No name, address (example.com) or telephone number is anybody''s. The items have no pictures. Others cannot write to these tables meanwhile. transactions: 1 to 10000000. Raises 22023 for arguments out of bounds, 3F000 where there is no such schema. The caller needs to own the schema''s tables.';
+'Fills a schema of create_sales_schema() with that many made-up transactions of the 90 days before until, with members (one for each 8 transactions), items with their history (one for each 50, at most 2000) and lines, and returns how many rows of each were added. The same arguments make the same rows in an empty schema; what is there already stays. No name, address (example.com) or telephone number is anybody''s. The items have no pictures. Others cannot write to these tables meanwhile. transactions: 1 to 10000000. Raises 22023 for arguments out of bounds, 3F000 where there is no such schema, 42501 where its tables are another role''s: triggers that somebody has put on them would run as the caller.';
