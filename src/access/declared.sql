@@ -194,6 +194,8 @@ BEGIN
 				|| CASE WHEN f.privileges && '{INSERT,UPDATE}' AND (f.fenced OR f.condition IS NOT NULL) THEN ' WITH CASCADED CHECK OPTION' ELSE '' END,
 			CASE WHEN l.columns IS NULL THEN 'none of its columns is there'
 				WHEN f.row_filter IS NOT NULL AND f.condition IS NULL THEN format('the row filter %s does not fit its columns', f.row_filter)
+				WHEN position('imgpipe.mask_keys' IN l.columns) > 0 AND NOT has_table_privilege(f.nspowner, 'imgpipe.mask_keys', 'SELECT')
+					THEN format('the owner of its schema cannot read the key of the mask hash: GRANT SELECT ON imgpipe.mask_keys TO %I;', pg_get_userbyid(f.nspowner))
 				WHEN f.relrowsecurity AND NOT f.fenced THEN 'its row-level security would not hold for the readers of a view'
 				WHEN f.invoker THEN 'it is a view with security_invoker, which reads with the rights of the team' END
 		FROM filtered f LEFT JOIN listed l ON (l.role_oid, l.oid) = (f.role_oid, f.oid);

@@ -14,7 +14,8 @@ AS $$
 	WITH wanted AS MATERIALIZED (SELECT * FROM imgpipe.team_views(only_schema) v WHERE v.problem IS NULL),
 	present AS MATERIALIZED (
 		SELECT v.schema_name, v.view_name, v.base_schema, v.definition, n.nspowner, c.oid AS found,
-				c.relkind = 'v' AND c.relowner = n.nspowner AND c.reloptions = '{security_barrier=true}' AND pg_get_viewdef(c.oid) = v.stored AS intact
+				c.relkind = 'v' AND c.relowner = n.nspowner AND pg_get_viewdef(c.oid) = v.stored
+					AND c.reloptions = CASE WHEN v.definition LIKE '% CHECK OPTION' THEN '{security_barrier=true,check_option=cascaded}' ELSE '{security_barrier=true}' END::text[] AS intact
 			FROM imgpipe.access_views v LEFT JOIN pg_namespace n ON n.nspname = v.schema_name
 				LEFT JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = v.view_name
 			WHERE only_schema IS NULL OR v.base_schema = only_schema)
