@@ -39,6 +39,7 @@ typedef struct IngestSource
 	int			slice;			/* of slices: what this database has of the topic */
 	int			slices;
 	bool		tombstones_delete;	/* else, where not ignored, dead letters */
+	bool		tombstones_expire;	/* when they delete: as a deadline does */
 	bool		tombstones_ignored;
 	char	   *content_field;	/* of a JSON envelope; NULL: the value is the image */
 	bool		chunked;		/* a value may be a part of an image */

@@ -38,7 +38,7 @@ CREATE TABLE imgpipe.sources (
 	slices integer NOT NULL DEFAULT 1 CHECK (slices OPERATOR(pg_catalog.>) slice AND slices OPERATOR(pg_catalog.<=) 1000),
 	format text NOT NULL DEFAULT 'raw' CHECK (format OPERATOR(pg_catalog.=) ANY ('{raw,json,chunked}')),
 	content_field text NOT NULL DEFAULT 'content' CHECK (content_field OPERATOR(pg_catalog.<>) ''),
-	on_tombstone text NOT NULL DEFAULT 'dead_letter' CHECK (on_tombstone OPERATOR(pg_catalog.=) ANY ('{dead_letter,ignore,delete}')),
+	on_tombstone text NOT NULL DEFAULT 'dead_letter' CHECK (on_tombstone OPERATOR(pg_catalog.=) ANY ('{dead_letter,ignore,delete,expire}')),
 	chunk_timeout interval NOT NULL DEFAULT '1 hour'
 		CHECK (chunk_timeout OPERATOR(pg_catalog.>=) '1 second'::interval AND chunk_timeout OPERATOR(pg_catalog.<=) '7 days'::interval),
 	consumer_group text CHECK (consumer_group OPERATOR(pg_catalog.~) '^[!-~]{1,249}$'),
@@ -60,7 +60,7 @@ COMMENT ON COLUMN imgpipe.sources.max_backlog IS 'Ingest rests while more tasks 
 COMMENT ON COLUMN imgpipe.sources.slice IS 'Of the partitions this source has those whose number leaves this remainder when divided by slices; the others are for other nodes.';
 COMMENT ON COLUMN imgpipe.sources.format IS 'raw: the value of a message is the image file; json: it is a JSON object that has it in base64; chunked: it is the file, or a part of it where there are headers imgpipe-chunk-id and so on.';
 COMMENT ON COLUMN imgpipe.sources.content_field IS 'The field of the JSON object that has the image file.';
-COMMENT ON COLUMN imgpipe.sources.on_tombstone IS 'What becomes of a message without a value: a dead letter, nothing, or the deletion of the images of this source with its key.';
+COMMENT ON COLUMN imgpipe.sources.on_tombstone IS 'What becomes of a message without a value: a dead letter, nothing, or the deletion of the images of this source with its key, or their end as at their deadline.';
 COMMENT ON COLUMN imgpipe.sources.chunk_timeout IS 'How long after its last chunk an image that is not complete becomes a dead letter; counts only while ingest is at the end of the partition.';
 COMMENT ON COLUMN imgpipe.sources.consumer_group IS 'Where Kafka''s own tools find how far this source is; NULL: nothing is told to Kafka.';
 COMMENT ON COLUMN imgpipe.sources.result_topic IS 'Topic of the same server that gets one message for each image when it is processed; NULL: none. See src/outbox/.';

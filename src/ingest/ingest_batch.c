@@ -27,16 +27,20 @@
 static void
 delete_images(const IngestSource *source, const KafkaMessage *message)
 {
-	Oid			types[] = {TEXTOID, TEXTOID};
+	Oid			types[] = {TEXTOID, TEXTOID, INT4OID, INT8OID};
 	Datum		values[] = {
 		CStringGetTextDatum(source->name),
-		CStringGetTextDatum(message_text(message->key, message->key_length))
+		CStringGetTextDatum(message_text(message->key, message->key_length)),
+		Int32GetDatum(message->partition),
+		Int64GetDatum(message->offset)
 	};
 	InternalScope scope;
 
 	internal_begin(&scope);
-	if (SPI_execute_with_args("SELECT imgpipe.delete_images_of_key($1, $2)", lengthof(types), types, values,
-							  NULL, false, 0) != SPI_OK_SELECT)
+	if (SPI_execute_with_args(source->tombstones_expire ?
+							  "SELECT imgpipe.expire_images_of_key($1, $2, $3, $4)" :
+							  "SELECT imgpipe.delete_images_of_key($1, $2)",
+							  lengthof(types), types, values, NULL, false, 0) != SPI_OK_SELECT)
 		elog(ERROR, "could not delete the images of a key");
 	internal_end(&scope);
 }

@@ -95,9 +95,9 @@ source_read(int32 source_id)
 							  "   THEN pg_catalog.ceil(extract(epoch FROM s.start_from::timestamptz) * 1000)::bigint ELSE -1 END,"
 							  " s.max_backlog, s.slice, s.slices, s.consumer_group, s.cluster_id,"
 							  " CASE WHEN s.format = 'json' THEN s.content_field END,"
-							  " s.on_tombstone = 'delete', s.on_tombstone = 'ignore',"
+							  " s.on_tombstone IN ('delete', 'expire'), s.on_tombstone = 'ignore',"
 							  " pg_catalog.num_nonnulls(s.result_topic, s.dead_letter_topic, s.notify_channel) > 0,"
-							  " s.format = 'chunked', s.chunk_timeout"
+							  " s.format = 'chunked', s.chunk_timeout, s.on_tombstone = 'expire'"
 							  " FROM imgpipe.sources s LEFT JOIN pg_catalog.pg_foreign_server f ON f.srvname = s.server"
 							  " WHERE s.source_id = $1 AND s.enabled",
 							  1, &type, &value, NULL, true, 1) != SPI_OK_SELECT)
@@ -130,6 +130,7 @@ source_read(int32 source_id)
 		source->reports = DatumGetBool(value_at(0, 23, &isnull));
 		source->chunked = DatumGetBool(value_at(0, 24, &isnull));
 		source->chunk_timeout = interval_copy(context, 25);
+		source->tombstones_expire = DatumGetBool(value_at(0, 26, &isnull));
 	}
 	internal_end(&scope);
 	worker_transaction_commit();

@@ -50,9 +50,9 @@ $$;
 COMMENT ON FUNCTION imgpipe.message_name(text, integer, bigint) IS
 'A message of a source by its place; NULL for what came by SQL.';
 
-CREATE FUNCTION imgpipe.erase_images(uploaded_by text DEFAULT NULL, source_key text DEFAULT NULL, image_ids uuid[] DEFAULT NULL,
+CREATE FUNCTION imgpipe.erase_now(uploaded_by text, source_key text, image_ids uuid[],
 	OUT entry bigint, OUT images bigint, OUT row_counts jsonb) RETURNS record
-	LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER
+	LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
 	SET search_path = pg_catalog, pg_temp
 	SET session_replication_role = replica
 AS $$
@@ -65,31 +65,22 @@ DECLARE
 	counted bigint;
 	related text;
 BEGIN
-	IF num_nonnulls(uploaded_by, source_key, image_ids) <> 1 THEN
-		RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
-			MESSAGE = 'an erasure is of one person, one key or some images',
-			DETAIL = format('%s of uploaded_by, source_key and image_ids were given.', num_nonnulls(uploaded_by, source_key, image_ids)),
-			HINT = 'For example: SELECT * FROM imgpipe.erase_images(uploaded_by => ''ada'');';
-	END IF;
-	-- Batches in progress are waited for, and the next ones see the erasure.
-	PERFORM FROM imgpipe.ingest_positions p ORDER BY p.source_id, p.partition FOR SHARE;
-
 	SELECT coalesce(array_agg(i.image_id), '{}'),
 			array_agg(imgpipe.message_name(i.source, i.source_partition, i.source_offset)) FILTER (WHERE i.source_offset IS NOT NULL)
 		INTO ids, messages
 		FROM imgpipe.images i
-		WHERE (erase_images.uploaded_by IS NOT NULL AND i.uploaded_by = erase_images.uploaded_by)
-			OR (erase_images.source_key IS NOT NULL AND i.source_key = erase_images.source_key)
-			OR i.image_id = ANY (erase_images.image_ids);
+		WHERE (erase_now.uploaded_by IS NOT NULL AND i.uploaded_by = erase_now.uploaded_by)
+			OR (erase_now.source_key IS NOT NULL AND i.source_key = erase_now.source_key)
+			OR i.image_id = ANY (erase_now.image_ids);
 	-- And what is not complete yet.
 	SELECT ids || coalesce(array_agg(c.image_id) FILTER (WHERE c.image_id <> ALL (ids)), '{}'),
 			messages || array_agg(imgpipe.message_name(s.name, c.source_partition, c.first_offset))
 		INTO ids, messages
 		FROM imgpipe.chunked_images c JOIN imgpipe.sources s ON s.source_id = c.source_id
 		WHERE c.image_id = ANY (ids)
-			OR (erase_images.uploaded_by IS NOT NULL AND c.uploaded_by = erase_images.uploaded_by)
-			OR (erase_images.source_key IS NOT NULL AND c.source_key = erase_images.source_key)
-			OR c.image_id = ANY (erase_images.image_ids);
+			OR (erase_now.uploaded_by IS NOT NULL AND c.uploaded_by = erase_now.uploaded_by)
+			OR (erase_now.source_key IS NOT NULL AND c.source_key = erase_now.source_key)
+			OR c.image_id = ANY (erase_now.image_ids);
 	row_counts := jsonb_build_object('held', imgpipe.copy_held_images('imgpipe.images', 'imgpipe.results', ids));
 	IF row_counts = '{"held": 0}' THEN
 		row_counts := '{}';
@@ -103,8 +94,8 @@ BEGIN
 	WITH gone AS (
 		DELETE FROM imgpipe.dead_letters d
 			WHERE d.image_id = ANY (ids)
-				OR d.source_key = erase_images.source_key
-				OR d.headers ->> 'uploaded_by' = erase_images.uploaded_by
+				OR d.source_key = erase_now.source_key
+				OR d.headers ->> 'uploaded_by' = erase_now.uploaded_by
 			RETURNING d.image_id, d.source, d.source_partition, d.source_offset)
 	SELECT count(*), array_agg(g.image_id), messages || array_agg(imgpipe.message_name(g.source, g.source_partition, g.source_offset)) FILTER (WHERE g.source_offset IS NOT NULL)
 		INTO counted, letters, messages FROM gone g;
@@ -130,18 +121,67 @@ BEGIN
 
 	entry := imgpipe.enter_purge('erasure', NULL, NULL, row_counts, imgpipe.sum_of(groups, 'bytes'), 0, imgpipe.by_known_source(groups));
 	INSERT INTO imgpipe.erasures AS e (kind, hash, entry)
-		SELECT k.kind, imgpipe.erasure_hash(k.kind, k.value), erase_images.entry FROM (
-			SELECT 'uploaded_by', erase_images.uploaded_by
-			UNION ALL SELECT 'source_key', erase_images.source_key
+		SELECT k.kind, imgpipe.erasure_hash(k.kind, k.value), erase_now.entry FROM (
+			SELECT 'uploaded_by', erase_now.uploaded_by
+			UNION ALL SELECT 'source_key', erase_now.source_key
 			UNION ALL SELECT 'image_id', u::text FROM unnest(ids) u
 			UNION ALL SELECT DISTINCT 'message', m FROM unnest(messages) m) k (kind, value)
 		WHERE k.value IS NOT NULL
 		ON CONFLICT (hash) DO UPDATE SET erased_at = EXCLUDED.erased_at, entry = EXCLUDED.entry;
 END
 $$;
+COMMENT ON FUNCTION imgpipe.erase_now(text, text, uuid[]) IS
+'What erase_images() does, for a caller that has locked the positions of what it erases. Only the owner may, unless granted.';
+REVOKE EXECUTE ON FUNCTION imgpipe.erase_now(text, text, uuid[]) FROM PUBLIC;
+
+CREATE FUNCTION imgpipe.erase_images(uploaded_by text DEFAULT NULL, source_key text DEFAULT NULL, image_ids uuid[] DEFAULT NULL,
+	OUT entry bigint, OUT images bigint, OUT row_counts jsonb) RETURNS record
+	LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER
+	SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_variable
+BEGIN
+	IF num_nonnulls(uploaded_by, source_key, image_ids) <> 1 THEN
+		RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
+			MESSAGE = 'an erasure is of one person, one key or some images',
+			DETAIL = format('%s of uploaded_by, source_key and image_ids were given.', num_nonnulls(uploaded_by, source_key, image_ids)),
+			HINT = 'For example: SELECT * FROM imgpipe.erase_images(uploaded_by => ''ada'');';
+	END IF;
+	-- Batches in progress are waited for, and the next ones see the erasure.
+	PERFORM FROM imgpipe.ingest_positions p ORDER BY p.source_id, p.partition FOR SHARE;
+	SELECT * INTO entry, images, row_counts FROM imgpipe.erase_now(uploaded_by, source_key, image_ids);
+END
+$$;
 COMMENT ON FUNCTION imgpipe.erase_images(text, text, uuid[]) IS
 'Erases all of a person (uploaded_by), of a key (source_key), or some images, at once: images, renditions, results, dead letters and tasks; returns the entry in the purge ledger, how many images and how many rows of each table. Images that a legal hold is on are copied to imgpipe.held_images before. Messages of Kafka that were erased, and others of that person or key that were made before the erasure by the message''s timestamp, are not ingested again; newer ones are. Images that are inserted by SQL are always new ones. The daily volume keeps their number. On disk, bytes of deleted rows can stay in the partition until it is dropped at its deadline, or until VACUUM FULL: see imgpipe.retention_residue(). Raises 22023 where not exactly one of the three is given. Only the owner may, unless granted.';
 REVOKE EXECUTE ON FUNCTION imgpipe.erase_images(text, text, uuid[]) FROM PUBLIC;
+
+/* As the extension's owner, in the transaction of an ingest worker that has locked the position of the key's partition. */
+CREATE FUNCTION imgpipe.expire_images_of_key(source text, source_key text, source_partition integer, before_offset bigint) RETURNS bigint
+	LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+	SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	expired uuid[];
+BEGIN
+	SELECT array_agg(k.image_id) INTO expired FROM (
+		SELECT i.image_id FROM imgpipe.images i
+			WHERE i.source_key = expire_images_of_key.source_key AND i.source = expire_images_of_key.source AND i.image_id >= imgpipe.fence()
+				AND (i.source_partition <> expire_images_of_key.source_partition OR i.source_offset < before_offset) IS NOT FALSE
+		UNION
+		SELECT c.image_id FROM imgpipe.chunked_images c JOIN imgpipe.sources s ON s.source_id = c.source_id
+			WHERE c.source_key = expire_images_of_key.source_key AND s.name = expire_images_of_key.source
+				AND c.due_at IS NOT NULL AND c.image_id >= imgpipe.fence()
+				AND (c.source_partition <> expire_images_of_key.source_partition OR c.first_offset < before_offset)) k;
+	IF expired IS NOT NULL THEN
+		PERFORM imgpipe.erase_now(NULL, NULL, expired);
+	END IF;
+	RETURN coalesce(cardinality(expired), 0);
+END
+$$;
+COMMENT ON FUNCTION imgpipe.expire_images_of_key(text, text, integer, bigint) IS
+'What a tombstone does where on_tombstone is expire: the images of a source with that key are gone as if their deadline had come. What a legal hold is on is copied first, the daily volume keeps their number, the purge ledger has an entry, and their messages are not ingested again. Those of the tombstone''s partition only from before its offset: read again after a seek back, it ends nothing that came later. Returns how many images. Only the owner may, unless granted.';
+REVOKE EXECUTE ON FUNCTION imgpipe.expire_images_of_key(text, text, integer, bigint) FROM PUBLIC;
 
 CREATE FUNCTION imgpipe.refuse_erased(source text, partition integer, message_offset bigint, message_timestamp timestamptz,
 	source_key text, uploaded_by text) RETURNS boolean

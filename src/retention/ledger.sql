@@ -143,9 +143,9 @@ COMMENT ON FUNCTION imgpipe.send_ledger_to(text, text, boolean) IS
 'Sends the hash of the last entry of the purge ledger, and from now on that of each new one, to a topic of an imgpipe_kafka server, through the outbox and with the rights of the extension''s owner: JSON objects of database, entry, hash and purged_at, for verify_ledger(decode(hash, ''hex'')). send false: no more. Raises 42704 for a server that does not exist and where there is nothing to end, 42602 for a topic''s name. Only the owner may, unless granted.';
 REVOKE EXECUTE ON FUNCTION imgpipe.send_ledger_to(text, text, boolean) FROM PUBLIC;
 
--- Whatever is wrong with Kafka, nothing is kept for longer because of it.
+-- Whatever is wrong with Kafka, nothing is kept for longer because of it.  It is deferred, so it runs as whoever commits.
 CREATE FUNCTION imgpipe.anchor_ledger() RETURNS trigger
-	LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+	LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER
 	SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE

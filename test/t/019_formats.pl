@@ -76,12 +76,12 @@ $node->safe_psql('postgres', q(
 	SELECT imgpipe.create_processor('web', '{"thumb": "resize(width=64) | webp"}')));
 $node->append_conf('postgresql.conf', 'imgpipe.max_processors = 1');
 $node->reload;
-for my $option ('delete', 'ignore', 'dead_letter')
+for my $option ('delete', 'ignore', 'dead_letter', 'expire')
 {
 	$node->safe_psql('postgres', "SET ROLE team; SELECT imgpipe.create_source('$option', 'kafka', 'photos', on_tombstone => '$option'); SELECT imgpipe.start_source('$option')");
 }
 $broker->produce('photos', [$photo], key => $_) for 'kept', 'erased', 'erased';
-ok(poll_until($node, "SELECT count(*) FROM imgpipe.renditions JOIN imgpipe.images USING (image_id) WHERE source IN ('delete', 'ignore', 'dead_letter')", 9), 'three images of three sources are processed');
+ok(poll_until($node, "SELECT count(*) FROM imgpipe.renditions JOIN imgpipe.images USING (image_id) WHERE source IN ('delete', 'ignore', 'dead_letter', 'expire')", 12), 'three images of four sources are processed');
 $broker->produce_many('photos', [ { key => 'erased', value => undef } ]);
 $broker->produce('photos', [$photo], key => 'erased');
 ok(poll_until($node, "SELECT count(*) FROM imgpipe.renditions JOIN imgpipe.images USING (image_id) WHERE source = 'delete'", 2), 'what comes after the tombstone stays');
@@ -89,6 +89,30 @@ is($node->safe_psql('postgres', "SELECT string_agg(source_key || source_offset, 
 is($node->safe_psql('postgres', 'SELECT count(*) FROM imgpipe.renditions r WHERE NOT EXISTS (SELECT FROM imgpipe.images i WHERE i.image_id = r.image_id)'), 0, 'with all that was made of them');
 ok(poll_until($node, "SELECT source, count(*) FROM imgpipe.images WHERE source IN ('ignore', 'dead_letter') GROUP BY 1 ORDER BY 1", "dead_letter|4\nignore|4"), 'other sources keep theirs');
 is($node->safe_psql('postgres', "SELECT source, reason FROM imgpipe.dead_letters WHERE source <> 'envelopes'"), 'dead_letter|message has no value', 'one dead letter');
+
+# expire: as at the deadline, and not again.
+$node->safe_psql('postgres', "SELECT imgpipe.hold_images('case 1', source => 'expire')");
+ok(poll_until($node, "SELECT string_agg(source_key || source_offset, ' ' ORDER BY source_offset) FROM imgpipe.images WHERE source = 'expire'", 'kept0 erased4'), 'expire');
+is($node->safe_psql('postgres', q(SELECT sum(images) FROM imgpipe.sealed_daily_volume WHERE source = 'expire')), 2, 'is in the daily volume');
+is($node->safe_psql('postgres', q(SELECT cause, by_source -> 'expire' ->> 'images' FROM imgpipe.purge_ledger ORDER BY entry DESC LIMIT 1)), 'erasure|2', 'and in the ledger');
+$broker->produce_many('photos', [ { key => 'kept', value => undef } ]);
+ok(poll_until($node, "SELECT string_agg(source_key || source_offset, ' ') FROM imgpipe.images WHERE source = 'expire'", 'erased4'), 'another');
+is($node->safe_psql('postgres', "SELECT source_key FROM imgpipe.held_images"), 'kept', 'of which a legal hold keeps a copy');
+for my $change ("SELECT imgpipe.stop_source('expire')", "SELECT imgpipe.seek_source('expire', 'earliest'); SELECT imgpipe.start_source('expire')")
+{
+	$node->safe_psql('postgres', $change);
+	ok(poll_until($node, "SELECT state FROM imgpipe.source_status WHERE name = 'expire'", qr/^(stopped|idle)$/), 'the source has stopped, or is through');
+}
+ok(poll_until($node, "SELECT string_agg(source_key || source_offset, ' ') FROM imgpipe.images WHERE source = 'expire'", 'erased4 erased4'), 'read again, they do not come back, and what came later stays');
+
+# A source changes its mind while it runs.
+$node->safe_psql('postgres', "SELECT imgpipe.alter_source('ignore', on_tombstone => 'delete', format => 'json', content_field => 'picture')");
+is($node->safe_psql('postgres', "SELECT on_tombstone, format, content_field FROM imgpipe.sources WHERE name = 'ignore'"), 'delete|json|picture', 'is changed');
+ok(poll_code(sub {
+	$broker->produce_many('photos', [ { key => 'changed', value => qq({"picture": "$base64"}) } ]);
+	return $node->safe_psql('postgres', "SELECT count(*) > 0 FROM imgpipe.images WHERE source = 'ignore' AND source_key = 'changed'") eq 't' }), 'it takes the other format');
+$broker->produce_many('photos', [ { key => 'changed', value => undef } ]);
+ok(poll_until($node, "SELECT count(*) FROM imgpipe.images WHERE source = 'ignore' AND source_key = 'changed'", 0), 'and deletes');
 
 my ($status, $out, $errors) = $node->psql('postgres', "SELECT imgpipe.create_source('x', 'kafka', 'x', format => 'avro')");
 like($errors, qr/format must be raw, chunked, or json with a content_field\nDETAIL:  They are "avro" and "content"/, 'no other format');
