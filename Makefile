@@ -30,6 +30,7 @@ SQL_PARTS = \
 	src/ingest/sources.sql \
 	src/ingest/status.sql \
 	src/ingest/dead_letters.sql \
+	src/ingest/read_topic.sql \
 	src/outbox/outbox.sql \
 	src/outbox/results.sql \
 	src/processing/processing.sql \

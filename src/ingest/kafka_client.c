@@ -111,6 +111,8 @@ kafka_client_open(const KafkaSetting *settings, int n_settings, const char *topi
 	return client;
 }
 
+StaticAssertDecl(KAFKA_BEGINNING == RD_KAFKA_OFFSET_BEGINNING, "the library's own number");
+
 void
 kafka_client_assign(KafkaClient *client, int n, const int32 *partitions, const int64 *offsets)
 {
@@ -379,10 +381,12 @@ kafka_client_topic(KafkaClient *client, int timeout, KafkaTopic *topic,
 				topic->leaderless = metadata->topics[0].partitions[i].id;
 	}
 	rd_kafka_metadata_destroy(metadata);
-	if (failure != RD_KAFKA_RESP_ERR_NO_ERROR)
-		snprintf(error, KAFKA_ERROR_SIZE, "topic \"%s\" cannot be read: %s", name,
-				 rd_kafka_err2str(failure));
-	return failure == RD_KAFKA_RESP_ERR_NO_ERROR;
+	if (failure == RD_KAFKA_RESP_ERR_NO_ERROR)
+		return true;
+	topic->n_partitions = -1;
+	snprintf(error, KAFKA_ERROR_SIZE, "topic \"%s\" cannot be read: %s", name,
+			 rd_kafka_err2str(failure));
+	return false;
 }
 
 bool

@@ -63,10 +63,13 @@ typedef struct KafkaEvent
 	char		error[KAFKA_ERROR_SIZE];
 } KafkaEvent;
 
+/* Instead of an offset: the first that is there. */
+#define KAFKA_BEGINNING		INT64CONST(-2)
+
 /* What a look at the topic tells. */
 typedef struct KafkaTopic
 {
-	int32		n_partitions;
+	int32		n_partitions;	/* -1 where Kafka says that it cannot be read */
 	int32		leaderless;		/* a partition without a leader, or -1 */
 } KafkaTopic;
 
