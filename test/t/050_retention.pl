@@ -9,7 +9,8 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 use Time::HiRes qw(time);
 
-my $node = new_cluster('main', 'imgpipe.max_processors = 0', 'autovacuum = off', 'wal_level = replica', 'max_wal_senders = 5');
+my $node = new_cluster('main', 'imgpipe.max_processors = 0', 'autovacuum = off', 'wal_level = replica', 'max_wal_senders = 5',
+	'max_locks_per_transaction = 256');
 my $photo = sample_image('small.jpg');
 
 sub query { return $node->safe_psql('postgres', $_[0]) }
