@@ -55,6 +55,7 @@ SQL_PARTS = \
 	src/access/explain.sql \
 	src/access/exceptions.sql \
 	src/access/drift.sql \
+	src/access/report.sql \
 	src/access/presets.sql \
 	src/store/first_partitions.sql
 
