@@ -1,5 +1,7 @@
 -- Templates, plans and what comes of them, on a schema of the user's own; see access_masks for views and masks.
 \set SHOW_CONTEXT never
+SET TIME ZONE 'UTC';
+SET DateStyle = 'ISO';
 SET client_min_messages = warning;
 CREATE ROLE regress_shop_owner;
 CREATE ROLE regress_alice LOGIN;

@@ -92,6 +92,51 @@ $$;
 COMMENT ON FUNCTION imgpipe.rules_in_use() IS
 'The rules of the templates in use, for the team roles that are there and active, with the names that objects and columns have here. own_view: the team gets a view of its own, and nothing on the object.';
 
+/*
+ * In a schema of thousands of tables most are alike: the same rules are about
+ * them, and the same was granted on them.  What is to be done is found out for
+ * one of each kind, and done to all of it.
+ */
+CREATE FUNCTION imgpipe.alike_objects(only_schema name DEFAULT NULL) RETURNS TABLE (
+		kind text, oid oid, schema_name name, object text, owner oid, acl aclitem[], relkind "char", partition boolean, as_shipped boolean, wanted text[], objects text[])
+	LANGUAGE sql STABLE PARALLEL SAFE
+	SET search_path = pg_catalog, pg_temp
+	SET enable_nestloop = off
+	SET jit = off
+AS $$
+	WITH objects AS MATERIALIZED (
+		SELECT o.*, false AS of_team FROM imgpipe.access_objects(imgpipe.managed_schemas(only_schema)) o
+		UNION ALL
+		SELECT o.*, true FROM imgpipe.access_objects(ARRAY(SELECT DISTINCT v.schema_name FROM imgpipe.access_views v WHERE only_schema IS NULL OR v.base_schema = only_schema)) o),
+	names AS MATERIALIZED (
+		SELECT r.schema_name, r.kind, r.object, imgpipe.name_pattern(r.object) AS pattern, bool_or(r.own_view OR r.columns IS NOT NULL) AS special
+			FROM imgpipe.rules_in_use() r GROUP BY r.schema_name, r.kind, r.object),
+	matches AS MATERIALIZED (
+		SELECT o.kind, o.oid, array_agg(n.object ORDER BY n.object) AS wanted, bool_or(n.special) AS special
+			FROM objects o JOIN names n ON n.schema_name = o.schema_name AND n.kind = o.kind AND NOT o.partition
+				AND (o.kind = 'schema' OR o.name ~ n.pattern OR (o.kind = 'function' AND o.name || '(' || o.arguments || ')' = n.object))
+			GROUP BY o.kind, o.oid),
+	seen AS MATERIALIZED (
+		SELECT o.*, m.wanted, d.objid IS NOT NULL AND i.objoid IS NULL AS as_shipped,
+				-- What is said of its columns, or of it alone, is of this object alone.
+				CASE WHEN o.of_team OR o.kind = 'schema' OR m.special OR c.attrelid IS NOT NULL OR e.object IS NOT NULL THEN o.oid END AS itself
+			FROM objects o
+				LEFT JOIN matches m ON m.kind = o.kind AND m.oid = o.oid
+				LEFT JOIN (SELECT DISTINCT a.attrelid FROM pg_attribute a WHERE a.attacl IS NOT NULL) c ON o.kind = 'table' AND c.attrelid = o.oid
+				LEFT JOIN (SELECT DISTINCT x.kind, x.object FROM imgpipe.access_exceptions x) e ON e.kind = o.kind AND e.object = o.object
+				LEFT JOIN pg_depend d ON d.deptype = 'e' AND d.objid = o.oid
+					AND d.classid = CASE o.kind WHEN 'function' THEN 'pg_proc'::regclass WHEN 'schema' THEN 'pg_namespace'::regclass ELSE 'pg_class'::regclass END
+				LEFT JOIN pg_init_privs i ON i.objoid = o.oid AND i.classoid = d.classid AND i.objsubid = 0),
+	classes AS (
+		-- By hashing: access control lists have no order, and hundreds of entries.
+		SELECT s.kind, min(s.oid) AS oid, array_agg(s.object) AS objects
+			FROM seen s GROUP BY s.kind, s.schema_name, s.owner, s.acl, s.partition, s.as_shipped, s.wanted, s.itself)
+	SELECT s.kind, s.oid, s.schema_name, s.object, s.owner, s.acl, s.relkind, s.partition, s.as_shipped, s.wanted, c.objects
+		FROM classes c JOIN seen s ON s.kind = c.kind AND s.oid = c.oid
+$$;
+COMMENT ON FUNCTION imgpipe.alike_objects(name) IS
+'One of each set of objects, in the managed schemas and those of teams'' views, that the same rules (wanted: by these names) are about and that have the same owner and access control list; objects: the set. as_shipped: it came with an extension that granted nothing on it.';
+
 CREATE FUNCTION imgpipe.rule_matches(only_schema name DEFAULT NULL) RETURNS TABLE (
 		role_name name, role_oid oid, template text, rule integer, kind text, schema_name name, object text, oid oid, owner oid, privileges text[], columns text[],
 		masked boolean, row_filter text, names jsonb, own_view boolean)
@@ -99,18 +144,15 @@ CREATE FUNCTION imgpipe.rule_matches(only_schema name DEFAULT NULL) RETURNS TABL
 	SET search_path = pg_catalog, pg_temp
 	SET enable_nestloop = off
 AS $$
-	-- Roles share rules: each name is looked for once. (No nested loops: the planner cannot know how many rules and objects there are.)
-	WITH rules AS MATERIALIZED (SELECT * FROM imgpipe.rules_in_use() r WHERE only_schema IS NULL OR r.schema_name = only_schema),
-	matches AS MATERIALIZED (
-		SELECT w.schema_name, w.kind, w.object AS wanted, o.object, o.oid, o.owner
-			FROM (SELECT DISTINCT r.schema_name, r.kind, r.object FROM rules r) w
-				JOIN imgpipe.access_objects(imgpipe.managed_schemas(only_schema)) o ON o.schema_name = w.schema_name AND o.kind = w.kind AND NOT o.partition
-					AND (w.kind = 'schema' OR o.name ~ imgpipe.name_pattern(w.object) OR (w.kind = 'function' AND o.name || '(' || o.arguments || ')' = w.object)))
-	SELECT r.role_name, r.role_oid, r.template, r.rule, r.kind, r.schema_name, m.object, m.oid, m.owner, r.privileges, r.columns, r.masked, r.row_filter, r.names, r.own_view
-		FROM rules r JOIN matches m ON (m.schema_name, m.kind, m.wanted) = (r.schema_name, r.kind, r.object)
+	-- (No nested loops: the planner cannot know how many rules and objects there are.)
+	SELECT r.role_name, r.role_oid, r.template, r.rule, r.kind, r.schema_name, o.object, o.oid, o.owner, r.privileges, r.columns, r.masked, r.row_filter, r.names, r.own_view
+		FROM imgpipe.rules_in_use() r
+			JOIN (SELECT a.*, w.name FROM imgpipe.alike_objects(only_schema) a CROSS JOIN LATERAL unnest(a.wanted) w (name)) o
+				ON o.schema_name = r.schema_name AND o.kind = r.kind AND o.name = r.object
+		WHERE only_schema IS NULL OR r.schema_name = only_schema
 $$;
 COMMENT ON FUNCTION imgpipe.rule_matches(name) IS
-'Each rule in use with each object that it is about; partitions are left out.';
+'Each rule in use with each object that it is about, of objects that are alike with one; partitions are left out.';
 
 
 /* The views of teams. */
@@ -205,11 +247,12 @@ COMMENT ON FUNCTION imgpipe.team_views(name) IS
 'The views that teams are to have, and how each is made; problem says why one cannot be.';
 
 
-CREATE FUNCTION imgpipe.declared_access(only_schema name DEFAULT NULL) RETURNS TABLE (
+CREATE FUNCTION imgpipe.declared_rights(only_schema name DEFAULT NULL) RETURNS TABLE (
 		role_name name, role_oid oid, kind text, schema_name name, object text, column_name name, privilege text, owner name, because text)
 	LANGUAGE sql STABLE PARALLEL SAFE ROWS 100000
 	SET search_path = pg_catalog, pg_temp
 	SET enable_nestloop = off
+	SET jit = off
 AS $$
 	WITH matches AS MATERIALIZED (SELECT * FROM imgpipe.rule_matches(only_schema)),
 	views AS MATERIALIZED (SELECT * FROM imgpipe.team_views(only_schema) v WHERE v.problem IS NULL),
@@ -243,23 +286,49 @@ AS $$
 		WHERE w.role_oid IS NULL
 		GROUP BY d.role_name, d.role_oid, d.kind, d.schema_name, d.object, d.column_name, d.privilege, d.owner
 $$;
+COMMENT ON FUNCTION imgpipe.declared_rights(name) IS
+'As declared_access(), of objects that are alike for one.';
+
+CREATE FUNCTION imgpipe.declared_access(only_schema name DEFAULT NULL) RETURNS TABLE (
+		role_name name, role_oid oid, kind text, schema_name name, object text, column_name name, privilege text, owner name, because text)
+	LANGUAGE sql STABLE PARALLEL SAFE ROWS 100000
+	SET search_path = pg_catalog, pg_temp
+	SET enable_nestloop = off
+	SET jit = off
+AS $$
+	SELECT d.role_name, d.role_oid, d.kind, d.schema_name, o.object, d.column_name, d.privilege, d.owner, d.because
+		FROM imgpipe.declared_rights(only_schema) d LEFT JOIN imgpipe.alike_objects(only_schema) a ON a.kind = d.kind AND a.object = d.object
+			CROSS JOIN LATERAL unnest(coalesce(a.objects, ARRAY[d.object])) o (object)
+$$;
 COMMENT ON FUNCTION imgpipe.declared_access(name) IS
 'What the templates in use and the exceptions give, in one schema or in all: one row a role, object, column (empty: the whole object) and privilege. object is the quoted name, of a function with its argument types; the views of teams are there also before they are made.';
 
-CREATE FUNCTION imgpipe.actual_access(only_schema name DEFAULT NULL) RETURNS TABLE (
-		kind text, schema_name name, object text, column_name name, oid oid, owner oid, grantee oid, grantor oid, privilege text, grantable boolean, partition boolean)
+CREATE FUNCTION imgpipe.actual_rights(only_schema name DEFAULT NULL) RETURNS TABLE (
+		kind text, schema_name name, object text, column_name name, owner oid, grantee oid, grantor oid, privilege text, grantable boolean, partition boolean,
+		as_shipped boolean, objects text[])
 	LANGUAGE sql STABLE PARALLEL SAFE ROWS 100000
 	SET search_path = pg_catalog, pg_temp
+	SET jit = off
 AS $$
-	WITH objects AS MATERIALIZED (
-		SELECT o.* FROM imgpipe.access_objects(imgpipe.managed_schemas(only_schema)
-			|| ARRAY(SELECT DISTINCT v.schema_name FROM imgpipe.access_views v WHERE only_schema IS NULL OR v.base_schema = only_schema)) o)
-	SELECT o.kind, o.schema_name, o.object, ''::name, o.oid, o.owner, a.grantee, a.grantor, a.privilege_type, a.is_grantable, o.partition
+	WITH objects AS MATERIALIZED (SELECT * FROM imgpipe.alike_objects(only_schema))
+	SELECT o.kind, o.schema_name, o.object, ''::name, o.owner, a.grantee, a.grantor, a.privilege_type, a.is_grantable, o.partition, o.as_shipped, o.objects
 		FROM objects o CROSS JOIN LATERAL aclexplode(o.acl) a
 	UNION ALL
-	SELECT o.kind, o.schema_name, o.object, c.attname, o.oid, o.owner, a.grantee, a.grantor, a.privilege_type, a.is_grantable, o.partition
+	SELECT o.kind, o.schema_name, o.object, c.attname, o.owner, a.grantee, a.grantor, a.privilege_type, a.is_grantable, o.partition, o.as_shipped, o.objects
 		FROM objects o JOIN pg_attribute c ON c.attrelid = o.oid CROSS JOIN LATERAL aclexplode(c.attacl) a
 		WHERE o.kind = 'table' AND c.attacl IS NOT NULL AND NOT c.attisdropped
+$$;
+COMMENT ON FUNCTION imgpipe.actual_rights(name) IS
+'As actual_access(), of objects that are alike for one; objects: all of them.';
+
+CREATE FUNCTION imgpipe.actual_access(only_schema name DEFAULT NULL) RETURNS TABLE (
+		kind text, schema_name name, object text, column_name name, owner oid, grantee oid, grantor oid, privilege text, grantable boolean, partition boolean)
+	LANGUAGE sql STABLE PARALLEL SAFE ROWS 100000
+	SET search_path = pg_catalog, pg_temp
+	SET jit = off
+AS $$
+	SELECT a.kind, a.schema_name, o.object, a.column_name, a.owner, a.grantee, a.grantor, a.privilege, a.grantable, a.partition
+		FROM imgpipe.actual_rights(only_schema) a CROSS JOIN LATERAL unnest(a.objects) o (object)
 $$;
 COMMENT ON FUNCTION imgpipe.actual_access(name) IS
 'What the access control lists say of the managed schemas, or of one and the views of teams on it: one row a grant. grantee 0 is PUBLIC.';

@@ -21,11 +21,13 @@ BEGIN
 	-- What a plan mends.
 	RETURN QUERY
 	SELECT CASE WHEN c.change = 'grant' THEN 'missing' ELSE split_part(c.reason, ',', 1) END,
-			c.object || CASE c.column_name WHEN '' THEN '' ELSE format(' (%I)', c.column_name) END, c.role_name, c.privilege,
+			o.object || CASE c.column_name WHEN '' THEN '' ELSE format(' (%I)', c.column_name) END, c.role_name, c.privilege,
 			nullif(concat_ws(', ', c.kind, CASE WHEN c.grantor IS NOT NULL THEN format('granted by %s', coalesce(quote_ident(r.rolname), format('the dropped role %s', c.grantor))) END,
 				nullif(substr(c.reason, length(split_part(c.reason, ',', 1)) + 3), '')), ''),
 			CASE WHEN c.grantor IS NOT NULL AND r.oid IS NULL THEN 'A superuser must revoke it with ALL privileges of the object, as its owner.' ELSE apply END
 		FROM imgpipe.access_changes(only_schema) c LEFT JOIN pg_roles r ON r.oid = c.grantor
+			LEFT JOIN imgpipe.alike_objects(only_schema) a ON a.kind = c.kind AND a.object = c.object
+			CROSS JOIN LATERAL unnest(coalesce(a.objects, ARRAY[c.object])) o (object)
 		WHERE c.reason <> 'goes with the table''s';
 	RETURN QUERY SELECT 'view', quote_ident(v.schema_name) || coalesce('.' || quote_ident(v.view_name), ''), NULL::name, NULL, v.change, apply FROM imgpipe.view_changes(only_schema) v;
 	RETURN QUERY SELECT 'default privileges', format('%ss of %I in %I', d.kind, d.creator, d.schema_name), d.role_name, d.privilege, d.reason, apply FROM imgpipe.default_changes(only_schema) d;
@@ -33,23 +35,22 @@ BEGIN
 
 	-- What it leaves alone: grants to others where templates do not decide alone.
 	RETURN QUERY
-	SELECT CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE 'beside' END, a.object || CASE a.column_name WHEN '' THEN '' ELSE format(' (%I)', a.column_name) END,
-			CASE a.grantee WHEN 0 THEN 'public' ELSE coalesce(r.rolname, format('dropped role %s', a.grantee)) END, a.privilege,
-			CASE WHEN r.oid IN (SELECT m.member FROM pg_auth_members m JOIN pg_roles t ON t.oid = m.roleid JOIN imgpipe.access_teams x ON x.role_name = t.rolname)
-				THEN 'granted to a member of a team, and not by a template' ELSE 'granted, and not by a template' END,
-			CASE WHEN r.oid IS NULL AND a.grantee <> 0 THEN 'A superuser must revoke ALL on the object and grant afresh.'
-				ELSE format('Revoke it, allow it with imgpipe.allow_exception(), or let templates decide alone: SELECT imgpipe.set_authoritative(%L);', a.schema_name) END
-		FROM imgpipe.actual_access(only_schema) a
+	WITH beside AS MATERIALIZED (
+		SELECT a.*, r.rolname FROM imgpipe.actual_rights(only_schema) a
 			LEFT JOIN pg_roles r ON r.oid = a.grantee
-			LEFT JOIN imgpipe.declared_access(only_schema) d ON (d.role_oid, d.kind, d.object, d.column_name, d.privilege) = (a.grantee, a.kind, a.object, a.column_name, a.privilege)
-			-- What comes with an extension is as its author wanted it.
-			LEFT JOIN pg_depend e ON e.objid = a.oid AND e.deptype = 'e'
-				AND e.classid = CASE a.kind WHEN 'function' THEN 'pg_proc'::regclass WHEN 'schema' THEN 'pg_namespace'::regclass ELSE 'pg_class'::regclass END
-			LEFT JOIN pg_init_privs i ON i.objoid = a.oid AND i.classoid = e.classid
-		WHERE a.grantee <> a.owner AND d.privilege IS NULL
-			AND NOT (e.objid IS NOT NULL AND a.grantee = 0 AND a.kind = 'function' AND i.objoid IS NULL)
-			AND a.schema_name NOT IN (SELECT s.schema_name FROM imgpipe.access_schemas s WHERE s.authoritative)
-			AND coalesce(r.rolname, '') NOT IN (SELECT t.role_name FROM imgpipe.access_teams t);
+			LEFT JOIN imgpipe.declared_rights(only_schema) d ON (d.role_oid, d.kind, d.object, d.column_name, d.privilege) = (a.grantee, a.kind, a.object, a.column_name, a.privilege)
+			WHERE a.grantee <> a.owner AND d.privilege IS NULL
+				-- What comes with an extension is as its author wanted it.
+				AND NOT (a.as_shipped AND a.grantee = 0 AND a.kind = 'function')
+				AND a.schema_name NOT IN (SELECT s.schema_name FROM imgpipe.access_schemas s WHERE s.authoritative)
+				AND coalesce(r.rolname, '') NOT IN (SELECT t.role_name FROM imgpipe.access_teams t))
+	SELECT CASE b.grantee WHEN 0 THEN 'PUBLIC' ELSE 'beside' END, o.object || CASE b.column_name WHEN '' THEN '' ELSE format(' (%I)', b.column_name) END,
+			CASE b.grantee WHEN 0 THEN 'public' ELSE coalesce(b.rolname, format('dropped role %s', b.grantee)) END, b.privilege,
+			CASE WHEN b.grantee IN (SELECT m.member FROM pg_auth_members m JOIN pg_roles t ON t.oid = m.roleid JOIN imgpipe.access_teams x ON x.role_name = t.rolname)
+				THEN 'granted to a member of a team, and not by a template' ELSE 'granted, and not by a template' END,
+			CASE WHEN b.rolname IS NULL AND b.grantee <> 0 THEN 'A superuser must revoke ALL on the object and grant afresh.'
+				ELSE format('Revoke it, allow it with imgpipe.allow_exception(), or let templates decide alone: SELECT imgpipe.set_authoritative(%L);', b.schema_name) END
+		FROM beside b CROSS JOIN LATERAL unnest(b.objects) o (object);
 
 	-- Rights that no grant gives.
 	RETURN QUERY
@@ -82,7 +83,9 @@ BEGIN
 		WHERE n.nspname = ANY (managed) AND NOT c.relrowsecurity;
 	RETURN QUERY
 	SELECT 'EXECUTE', o.object, d.role_name, 'EXECUTE', 'SECURITY DEFINER without a search_path: the caller chooses what its names mean', format('ALTER ROUTINE %s SET search_path = pg_catalog, pg_temp;', o.object)
-		FROM imgpipe.access_objects(managed) o JOIN pg_proc p ON p.oid = o.oid JOIN imgpipe.declared_access(only_schema) d ON d.object = o.object AND d.kind = 'function'
+		FROM imgpipe.access_objects(managed) o JOIN pg_proc p ON p.oid = o.oid
+			JOIN (SELECT x.object, r.role_name FROM imgpipe.declared_rights(only_schema) r JOIN imgpipe.alike_objects(only_schema) a ON a.kind = r.kind AND a.object = r.object
+				CROSS JOIN LATERAL unnest(a.objects) x (object) WHERE r.kind = 'function') d ON d.object = o.object
 		WHERE o.kind = 'function' AND p.prosecdef AND coalesce(p.proconfig::text, '') !~ 'search_path=';
 
 	-- Templates that mean nothing here.

@@ -46,9 +46,9 @@ AS $$
 	WITH view_changes AS MATERIALIZED (SELECT * FROM imgpipe.view_changes(only_schema)),
 	gone AS MATERIALIZED (
 		SELECT quote_ident(v.schema_name) || coalesce('.' || quote_ident(v.view_name), '') AS object FROM view_changes v WHERE v.change IN ('drop view', 'drop schema')),
-	declared AS MATERIALIZED (SELECT * FROM imgpipe.declared_access(only_schema)),
+	declared AS MATERIALIZED (SELECT * FROM imgpipe.declared_rights(only_schema)),
 	actual AS MATERIALIZED (
-		SELECT a.* FROM imgpipe.actual_access(only_schema) a
+		SELECT a.* FROM imgpipe.actual_rights(only_schema) a
 			WHERE a.grantee <> a.owner AND NOT EXISTS (SELECT FROM gone g WHERE g.object = a.object)),
 	roles AS MATERIALIZED (SELECT r.oid, r.rolname FROM imgpipe.access_teams t JOIN pg_roles r ON r.rolname = t.role_name),
 	judged AS MATERIALIZED (
@@ -83,7 +83,7 @@ AS $$
 		WHERE NOT j.wanted OR j.grantor <> j.owner OR j.grantable
 $$;
 COMMENT ON FUNCTION imgpipe.access_changes(name) IS
-'Each grant that is missing or too many, one row a role, object, column and privilege, before they are put together to statements. grantor: who granted it, where that is not the owner.';
+'Each grant that is missing or too many, one row a role, object (of those that are alike one, see alike_objects()), column and privilege, before they are put together to statements. grantor: who granted it, where that is not the owner.';
 
 CREATE FUNCTION imgpipe.default_changes(only_schema name DEFAULT NULL) RETURNS TABLE (
 		change text, creator name, schema_name name, kind text, role_name name, privilege text, reason text)
@@ -174,7 +174,10 @@ AS $$
 		SELECT r.change, r.kind, r.object, r.grantor, r.owner, r.reason, r.privileges, string_agg(imgpipe.quoted_role(r.role_name), ', ' ORDER BY r.role_name) AS roles
 			FROM of_roles r GROUP BY r.change, r.kind, r.object, r.grantor, r.owner, r.reason, r.privileges),
 	chunks AS (
-		SELECT o.*, (row_number() OVER (PARTITION BY o.change, o.kind, o.grantor, o.owner, o.reason, o.privileges, o.roles ORDER BY o.object) - 1) / 100 AS chunk FROM of_objects o),
+		SELECT o.change, o.kind, o.grantor, o.owner, o.reason, o.privileges, o.roles, x.object,
+				(row_number() OVER (PARTITION BY o.change, o.kind, o.grantor, o.owner, o.reason, o.privileges, o.roles ORDER BY x.object) - 1) / 100 AS chunk
+			FROM of_objects o LEFT JOIN imgpipe.alike_objects(only_schema) a ON a.kind = o.kind AND a.object = o.object
+				CROSS JOIN LATERAL unnest(coalesce(a.objects, ARRAY[o.object])) x (object)),
 	statements AS (
 		SELECT CASE c.change WHEN 'grant' THEN 5 ELSE 4 END AS phase, coalesce(pg_get_userbyid(c.grantor), c.owner) AS needs, pg_get_userbyid(c.grantor) AS run_as,
 				format('%s %s ON %s %s %s %s%s',

@@ -53,6 +53,7 @@ DECLARE
 	name_width integer;
 	cell_widths integer[];
 	line record;
+	printed text;
 BEGIN
 	width := greatest(width, 40);
 	FOR of_prefix IN
@@ -82,10 +83,12 @@ BEGIN
 						WHERE c.prefix = of_prefix.prefix AND c.team = ANY (of_prefix.teams[first:last])) o
 				ORDER BY position, sorted_by
 			LOOP
-				RETURN NEXT rtrim(rpad(line.name, name_width) || (SELECT string_agg('  ' || rpad(c.cell, c.width), '' ORDER BY c.position)
+				printed := rtrim(rpad(line.name, name_width) || (SELECT string_agg('  ' || rpad(c.cell, c.width), '' ORDER BY c.position)
 					FROM unnest(line.cells, cell_widths[first:last]) WITH ORDINALITY c (cell, width, position)));
+				RETURN NEXT printed;
 			END LOOP;
-			RETURN NEXT '';
+			printed := '';
+			RETURN NEXT printed;
 			first := last + 1;
 		END LOOP;
 	END LOOP;
