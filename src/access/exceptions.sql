@@ -74,10 +74,16 @@ DECLARE
 	removed integer;
 BEGIN
 	PERFORM pg_advisory_xact_lock('imgpipe.access_teams'::regclass::oid::bigint);
-	FOR membership IN DELETE FROM imgpipe.access_memberships m WHERE m.until <= clock RETURNING * LOOP
-		PERFORM imgpipe.revoke_membership(membership.role_name, membership.member);
-		PERFORM imgpipe.log_access('membership ended', membership.role_name, format('%I, at %s', membership.member, membership.until));
-		ended := ended + 1;
+	-- One that cannot be revoked, because another role has to, keeps no other from its end; it is tried again.
+	FOR membership IN SELECT * FROM imgpipe.access_memberships m WHERE m.until <= clock FOR UPDATE LOOP
+		BEGIN
+			PERFORM imgpipe.revoke_membership(membership.role_name, membership.member);
+			DELETE FROM imgpipe.access_memberships m WHERE (m.role_name, m.member) = (membership.role_name, membership.member);
+			PERFORM imgpipe.log_access('membership ended', membership.role_name, format('%I, at %s', membership.member, membership.until));
+			ended := ended + 1;
+		EXCEPTION WHEN insufficient_privilege OR undefined_object THEN
+			RAISE WARNING 'could not end the membership of "%" in "%": %', membership.member, membership.role_name, SQLERRM;
+		END;
 	END LOOP;
 	IF EXISTS (SELECT FROM imgpipe.access_exceptions e WHERE e.until <= clock) THEN
 		SELECT jsonb_agg(to_jsonb(p) ORDER BY p.step) INTO plan FROM (
@@ -86,10 +92,14 @@ BEGIN
 				FROM imgpipe.access_changes() c
 				WHERE c.change = 'revoke' AND EXISTS (SELECT FROM imgpipe.access_exceptions e WHERE e.until <= clock
 					AND (e.role_name, e.kind, e.object, e.column_name, e.privilege) = (c.role_name, c.kind, c.object, c.column_name, c.privilege))) p;
-		PERFORM imgpipe.execute_plan(coalesce(plan, '[]'), 'exceptions ended');
-		DELETE FROM imgpipe.access_exceptions e WHERE e.until <= clock;
-		GET DIAGNOSTICS removed = ROW_COUNT;
-		ended := ended + removed;
+		BEGIN
+			PERFORM imgpipe.execute_plan(coalesce(plan, '[]'), 'exceptions ended');
+			DELETE FROM imgpipe.access_exceptions e WHERE e.until <= clock;
+			GET DIAGNOSTICS removed = ROW_COUNT;
+			ended := ended + removed;
+		EXCEPTION WHEN insufficient_privilege OR undefined_object THEN
+			RAISE WARNING 'could not end exceptions: %', SQLERRM;
+		END;
 	END IF;
 	RETURN ended;
 END

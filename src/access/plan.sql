@@ -278,10 +278,13 @@ BEGIN
 		PERFORM imgpipe.run_statement(step.statement, step.set_role);
 	END LOOP;
 	-- What stands now is the measure of who changes a view later. Views that another plan would change stay as they were entered.
-	DELETE FROM imgpipe.access_views v WHERE to_regclass(format('%I.%I', v.schema_name, v.view_name)) IS NULL;
+	-- (By the catalogs: the caller may have no USAGE on the schemas of others' views.)
+	DELETE FROM imgpipe.access_views v WHERE NOT EXISTS (SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+		WHERE n.nspname = v.schema_name AND c.relname = v.view_name);
 	INSERT INTO imgpipe.access_views AS v (schema_name, view_name, base_schema, definition, stored)
-		SELECT w.schema_name, w.view_name, w.base_schema, w.definition, pg_get_viewdef(to_regclass(format('%I.%I', w.schema_name, w.view_name)))
+		SELECT w.schema_name, w.view_name, w.base_schema, w.definition, pg_get_viewdef(c.oid)
 			FROM imgpipe.team_views() w JOIN jsonb_to_recordset(plan) s (statement text) ON s.statement = w.definition
+				JOIN pg_namespace n ON n.nspname = w.schema_name JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = w.view_name
 		ON CONFLICT ON CONSTRAINT access_views_pkey DO UPDATE SET definition = EXCLUDED.definition, stored = EXCLUDED.stored;
 	PERFORM imgpipe.log_access(action, role_name, detail, ARRAY(SELECT s.statement FROM jsonb_to_recordset(plan) s (step integer, statement text) ORDER BY s.step));
 	RETURN jsonb_array_length(plan);
