@@ -179,6 +179,8 @@ sub attempts
 		$try->("DELETE on $t", "DELETE FROM $t WHERE false", $whole->{DELETE}, never => $r->{deletable} ne 't' || $r->{kind} eq 'm');
 		$try->("TRUNCATE on $t", "TRUNCATE $t", $whole->{TRUNCATE}, never => !$stored);
 		$try->("TRIGGER on $t", "CREATE TRIGGER tried BEFORE INSERT ON $t EXECUTE FUNCTION scratch_$login.noop()", $whole->{TRIGGER}, never => $r->{kind} eq 'm');
+		# A privilege from PostgreSQL 17 on; before, a matter of the owner's.
+		$try->("MAINTAIN on $t", ($r->{kind} eq 'm' ? 'REFRESH MATERIALIZED VIEW' : 'REINDEX TABLE') . " $t", $whole->{MAINTAIN}) if $r->{kind} =~ /[rm]/;
 		for my $c (@columns)
 		{
 			my $updatable = $stored || ($view && $c->{updatable} eq 't');
