@@ -207,7 +207,7 @@ codec_fail_libvips(DecoderReply *reply, DecoderStatus status, const char *what)
 		"not enough memory", "failed to allocate"
 	};
 	static const char *const unsupported_signs[] = {
-		"unsupported", "not supported", "not implemented", "not configured"
+		"unsupported", "not supported", "not implemented", "not configured", "samples out of range"
 	};
 	const char *format = image_format_name(reply->facts.format);
 	char		text[DECODER_MESSAGE_SIZE / 2];

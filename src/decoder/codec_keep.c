@@ -51,6 +51,36 @@ tells_place(VipsImage *image)
 }
 
 /*
+ * A comment in a PNG, "png-comment-", a number, "-" and its key, that is read but
+ * cannot be written: keys are printable Latin-1, with single spaces inside.
+ */
+static bool
+has_unwritable_key(const char *name)
+{
+	const char *prefix = "png-comment-";
+	const unsigned char *key;
+	size_t		length;
+	size_t		i;
+
+	if (strncmp(name, prefix, strlen(prefix)) != 0)
+		return false;
+	name += strlen(prefix);
+	name += strspn(name, "0123456789");
+	if (*name != '-')
+		return true;
+	key = (const unsigned char *) name + 1;
+	length = strlen(name + 1);
+	if (length == 0 || length > 79 || key[0] == ' ' || key[length - 1] == ' ')
+		return true;
+	for (i = 0; i < length; i++)
+	{
+		if (key[i] < ' ' || (key[i] > '~' && key[i] < 0xA1) || (key[i] == ' ' && key[i + 1] == ' '))
+			return true;
+	}
+	return false;
+}
+
+/*
  * Fields that go although their kind stays: the preview, which shows another
  * picture than the one that is saved, and what tells the place.  What a camera's maker notes
  * tell nobody knows.
@@ -58,7 +88,8 @@ tells_place(VipsImage *image)
 static bool
 is_unwanted(const char *name, VipsImage *image, bool keep_gps)
 {
-	if (strcmp(name, "jpeg-thumbnail-data") == 0 || strncmp(name, "exif-ifd1-", 10) == 0)
+	if (strcmp(name, "jpeg-thumbnail-data") == 0 || strncmp(name, "exif-ifd1-", 10) == 0 ||
+		has_unwritable_key(name))
 		return true;
 	if (keep_gps)
 		return false;

@@ -196,6 +196,35 @@ has_profile(VipsImage *image)
 }
 
 /*
+ * A TIFF may have more channels than colours and transparency.  Which of them is
+ * what libvips does not tell: the colours stay.
+ */
+static bool
+drop_extra_channels(Canvas *canvas)
+{
+	VipsImage  *image = canvas->image;
+	VipsImage  *colors = NULL;
+	int			bands = vips_image_get_bands(image);
+	int			n;
+
+	switch (vips_image_get_interpretation(image))
+	{
+		case VIPS_INTERPRETATION_CMYK:
+			n = 4;
+			break;
+		case VIPS_INTERPRETATION_B_W:
+		case VIPS_INTERPRETATION_GREY16:
+			n = 1;
+			break;
+		default:
+			n = 3;
+	}
+	return bands <= n + 1 ||
+		codec_replace(canvas, &colors, vips_extract_band(image, &colors, 0, "n", n, NULL),
+					  "could not take the colours of");
+}
+
+/*
  * To sRGB or gray, in 8 or 16 bits, through the image's own profile where it
  * has one that fits.  Outputs carry no profile, so this is what makes them
  * look right everywhere; where the profile is kept, colours that it can hold
@@ -216,13 +245,22 @@ to_display_colors(Canvas *canvas)
 	bool		keep = canvas->output->kept == KEEP_ICC || canvas->output->kept == KEEP_ALL;
 
 	if (has_profile(image) && !(keep && for_display))
-		return codec_replace(canvas, &converted,
-							 vips_icc_transform(image, &converted, "srgb",
-												"embedded", TRUE,
-												"intent", VIPS_INTENT_PERCEPTUAL,
-												"depth", deep ? 16 : 8, NULL),
-							 "could not convert the colours of") &&
-			codec_convert_colors(canvas, color, deep);
+	{
+		if (vips_icc_transform(image, &converted, "srgb",
+							   "embedded", TRUE,
+							   "intent", VIPS_INTENT_PERCEPTUAL,
+							   "depth", deep ? 16 : 8, NULL) == 0)
+			return codec_replace(canvas, &converted, 0, NULL) &&
+				codec_convert_colors(canvas, color, deep);
+
+		/* A broken profile: colours are what they would be without one. */
+		vips_error_clear();
+		if (!codec_replace(canvas, &converted, vips_copy(image, &converted, NULL),
+						   "could not convert the colours of"))
+			return false;
+		image = converted;
+		vips_image_remove(image, VIPS_META_ICC_NAME);
+	}
 
 	if (for_display)
 		return true;
@@ -246,7 +284,7 @@ codec_settle(Canvas *canvas)
 	if (canvas->settled)
 		return true;
 	canvas->settled = true;
-	if (!to_display_colors(canvas))
+	if (!drop_extra_channels(canvas) || !to_display_colors(canvas))
 		return false;
 	if (canvas->orientation == 1)
 		return true;
