@@ -72,7 +72,7 @@ $broker->restart(
 
 # Everything that the server can be made to say, but the statements that hold the secrets.
 my $node = new_cluster('main', 'imgpipe.max_processors = 0', 'log_statement = none', 'log_min_messages = debug5');
-$node->safe_psql('postgres', 'CREATE ROLE stranger LOGIN; GRANT USAGE ON SCHEMA imgpipe TO stranger; GRANT pg_read_all_stats, pg_read_all_data TO stranger');
+$node->safe_psql('postgres', 'CREATE ROLE stranger LOGIN; CREATE ROLE outsider; GRANT USAGE ON SCHEMA imgpipe TO stranger, outsider; GRANT pg_read_all_stats, pg_read_all_data TO stranger');
 $broker->create_topic($_, 1) for qw(photos results);
 $broker->produce('photos', [ sample_image('small.jpg') ], key => 'a');
 
@@ -147,6 +147,39 @@ ok(poll_until($node, "SELECT state, last_error FROM imgpipe.source_status WHERE 
 $node->safe_psql('postgres', "ALTER USER MAPPING FOR team SERVER s9 OPTIONS (SET sasl_password '$password')");
 ok(poll_until($node, "SELECT count(*) FROM imgpipe.images WHERE source = 'teams'", 1), 'and a corrected password holds without a restart');
 
+# Statements that are refused do not repeat what they were given.
+my $refused = '';
+for my $statement (
+	"CREATE SERVER misplaced FOREIGN DATA WRAPPER imgpipe_kafka OPTIONS (bootstrap_servers 'localhost:1', sasl_password 'hunter2-misplaced')",
+	"CREATE USER MAPPING FOR stranger SERVER s9 OPTIONS (sasl_passwort 'hunter2-misspelt')",
+	"CREATE USER MAPPING FOR stranger SERVER s9 OPTIONS (sasl_username 'camera', ssl_key_location 'hunter2-path')",
+	"ALTER USER MAPPING FOR team SERVER s9 OPTIONS (ADD sasl_password 'hunter2-again')",
+	"SET ROLE stranger; ALTER USER MAPPING FOR team SERVER s9 OPTIONS (SET sasl_password 'hunter2-taken')",
+	# PostgreSQL lets members of pg_read_all_data read this one.
+	"SET ROLE outsider; SELECT umoptions FROM pg_user_mapping",
+	"SET ROLE outsider; SELECT last_error FROM imgpipe.source_status",
+	"SET ROLE stranger; SELECT imgpipe.create_source('strange', 's9', 'photos')")
+{
+	my ($out, $error) = ('', '');
+	isnt($node->psql('postgres', "\\set VERBOSITY verbose\n$statement", stdout => \$out, stderr => \$error), 0, 'refused: ' . substr $statement, 0, 60);
+	$refused .= $out . $error;
+}
+like($refused, qr/HV00D/, 'the refusals say why');
+
+# What other accounts of the machine could read of the processes: command lines and environments, not to speak of files.
+sub processes
+{
+	my ($postmaster) = split /\n/, slurp_file($node->data_dir . '/postmaster.pid');
+	my @pids = ($postmaster, split(/\s+/, `ps -o pid= --ppid $postmaster`), decoder_pids($node));
+	return join '', map { my $pid = $_; map { -r "/proc/$pid/$_" ? slurp_file("/proc/$pid/$_") : '' } qw(cmdline environ) } grep {length} @pids;
+}
+ok(poll_code(sub { worker_pids($node, 'ingest') > 0 }), 'a worker holds secrets');
+my $processes = processes();
+like($processes, qr/imgpipe ingest/, 'processes were read');
+my ($dump, $dump_error) = ('', '');
+IPC::Run::run([ 'pg_dump', '--schema-only', '-h', $node->host, '-p', $node->port, '-U', 'stranger', 'postgres' ], '>', \$dump, '2>', \$dump_error);
+like($dump, qr/CREATE USER MAPPING/, 'a dump by somebody else');
+
 # Nothing that others see holds a secret.
 my @secrets = ('hunter2', (split /\n/, $key)[3], (split /\n/, $locked_key)[3]);
 my $views = $node->safe_psql('postgres', q(
@@ -168,6 +201,9 @@ for my $secret (@secrets)
 	is(index($activity, $secret), -1, "nor in pg_stat_activity");
 	is(index($tables, $secret), -1, "nor in source_status");
 	is(index($log, $secret), -1, 'nor in the log at debug5');
+	is(index($refused, $secret), -1, 'nor in an error');
+	is(index($processes, $secret), -1, 'nor in what ps shows');
+	is(index("$dump$dump_error", $secret), -1, "nor in somebody else's dump");
 }
 
 done_testing();
