@@ -65,6 +65,8 @@ DECLARE
 	counted bigint;
 	related text;
 BEGIN
+	-- A hold that is just being placed has counted these images: it is waited for.
+	LOCK TABLE imgpipe.holds IN SHARE MODE;
 	SELECT coalesce(array_agg(i.image_id), '{}'),
 			array_agg(imgpipe.message_name(i.source, i.source_partition, i.source_offset)) FILTER (WHERE i.source_offset IS NOT NULL)
 		INTO ids, messages

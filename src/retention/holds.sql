@@ -80,8 +80,6 @@ AS $$
 DECLARE
 	copied bigint;
 BEGIN
-	-- A hold that is just being placed has counted these images: it is waited for, and the next one finds them gone.
-	LOCK TABLE imgpipe.holds IN SHARE MODE;
 	IF NOT EXISTS (SELECT FROM imgpipe.holds) THEN
 		RETURN 0;
 	END IF;

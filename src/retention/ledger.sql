@@ -131,7 +131,8 @@ BEGIN
 	DELETE FROM imgpipe.ledger_anchors a WHERE a.server = send_ledger_to.server AND a.topic = send_ledger_to.topic;
 	IF send THEN
 		INSERT INTO imgpipe.ledger_anchors VALUES (send_ledger_to.server, send_ledger_to.topic);
-		PERFORM imgpipe.send_anchor(send_ledger_to.server, send_ledger_to.topic, h.entry, h.hash, now()) FROM imgpipe.purge_ledger_head h;
+		PERFORM imgpipe.send_anchor(send_ledger_to.server, send_ledger_to.topic, h.entry, h.hash, l.purged_at)
+			FROM imgpipe.purge_ledger_head h LEFT JOIN imgpipe.purge_ledger l USING (entry);
 	ELSIF NOT FOUND THEN
 		RAISE EXCEPTION USING ERRCODE = 'undefined_object',
 			MESSAGE = format('the purge ledger is not sent to topic "%s" of server "%s"', topic, server),

@@ -10,7 +10,7 @@ use Test::More;
 use Time::HiRes qw(time);
 
 my $node = new_cluster('main', 'imgpipe.max_processors = 0', 'autovacuum = off', 'wal_level = replica', 'max_wal_senders = 5',
-	'max_locks_per_transaction = 256');
+	'max_locks_per_transaction = 256', 'max_prepared_transactions = 2');
 my $photo = sample_image('small.jpg');
 
 sub query { return $node->safe_psql('postgres', $_[0]) }
@@ -85,6 +85,15 @@ $reader->query_safe('COMMIT');
 ok(nothing_overdue(), 'and when the reader ends, all goes');
 $reader->quit;
 ok(poll_until($node, q[SELECT count(*) FROM imgpipe.purge_ledger WHERE deadline_to >= '2020-02-01' AND deadline_to < '2020-03-01'], 3), 'each once');
+
+# A prepared transaction is in the way as well, and has no process to name.
+
+query(q[BEGIN; SELECT count(*) FROM imgpipe.images; PREPARE TRANSACTION 'in the way']);
+make_overdue('2020-05-01', 1, 1);
+ok(poll_until($node, q[SELECT value, hint FROM imgpipe.retention_report() WHERE item = 'problem'],
+	q[the purge waits for prepared transaction 'in the way'|It goes on when that ends: COMMIT PREPARED 'in the way'; or ROLLBACK PREPARED 'in the way';]), 'the report names a prepared transaction');
+query(q[ROLLBACK PREPARED 'in the way']);
+ok(nothing_overdue(), 'after which it goes on');
 
 # 200 at once, and in the midst of them a view of somebody's on a partition.
 
