@@ -300,11 +300,12 @@ INSERT INTO imgpipe.results (image_id, processor, version) SELECT i.image_id, 'p
 INSERT INTO imgpipe.tasks (image_id, processor_id, version) SELECT i.image_id, 0, 1 FROM imgpipe.images i;
 INSERT INTO imgpipe.dead_letters (image_id, stage, sqlstate, reason) SELECT image_id, 'processing', '22023', 'x' FROM imgpipe.images;
 INSERT INTO imgpipe.dead_letters (stage, source, source_partition, source_offset, headers, sqlstate, reason) VALUES ('ingest', 'photos', 1, 5, '{"uploaded_by": "eve"}', '22P03', 'no image');
+INSERT INTO imgpipe.outbox (image_id, kind, state, topic, value) SELECT image_id, 'dead_letter', 'ready', 'rejects', 'x' FROM imgpipe.dead_letters;
 CREATE TABLE before_erasure AS SELECT * FROM imgpipe.daily_volume;
 SELECT imgpipe.hold_images('2024-21', source_key => 'k2');
 SELECT images, counts(row_counts) AS row_counts FROM imgpipe.erase_images(uploaded_by => 'eve');
 SELECT source_key FROM imgpipe.images;
-SELECT (SELECT count(*) FROM imgpipe.renditions), (SELECT count(*) FROM imgpipe.results), (SELECT count(*) FROM imgpipe.tasks), (SELECT count(*) FROM imgpipe.dead_letters);
+SELECT (SELECT count(*) FROM imgpipe.renditions), (SELECT count(*) FROM imgpipe.results), (SELECT count(*) FROM imgpipe.tasks), (SELECT count(*) FROM imgpipe.dead_letters), (SELECT count(*) FROM imgpipe.outbox);
 SELECT source_key FROM imgpipe.held_images;
 SELECT count(*) FROM (TABLE before_erasure EXCEPT SELECT * FROM imgpipe.daily_volume) AS lost;
 SELECT state, cause FROM imgpipe.prove_purged(:'erased_image');
@@ -334,6 +335,7 @@ CREATE SERVER regress_imgpipe_broker FOREIGN DATA WRAPPER imgpipe_kafka OPTIONS 
 SELECT imgpipe.create_source('undeclared', 'regress_imgpipe_broker', 'photos') > 0 AS created;
 SELECT place, detail, gone_by, hint FROM imgpipe.retention_residue() WHERE place LIKE 'topic%';
 SELECT imgpipe.declare_copy('topic photos', '8 days');
+UPDATE imgpipe.sources SET dead_letter_topic = 'rejects';
 SELECT place, detail, gone_by - now() AS gone_in, hint FROM imgpipe.retention_residue() WHERE place LIKE 'topic%';
 -- the ledger's hashes to Kafka: they wait in the outbox, and nothing waits for them
 SELECT imgpipe.send_ledger_to('nowhere', 'ledger');

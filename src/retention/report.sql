@@ -225,22 +225,25 @@ BEGIN
 			'SELECT imgpipe.declare_copy(''base backups'', ...); says how long they are kept, 0 that there are none.'
 		WHERE NOT EXISTS (SELECT FROM imgpipe.declared_copies c WHERE c.place = 'base backups');
 	RETURN QUERY SELECT format('topic %s', k.topic),
-			format('of source %s; %s', k.name, CASE WHEN k.asked THEN format('the broker says at %s: retention.ms = %s, segment.ms = %s', k.told_at, k.retention_ms, k.segment_ms)
+			format('%s source %s; %s', k.role, k.name, CASE WHEN k.asked THEN format('the broker says at %s: retention.ms = %s, segment.ms = %s', k.told_at, k.retention_ms, k.segment_ms)
 				WHEN k.kept IS NOT NULL THEN format('declared: kept for %s', k.kept)
+				WHEN k.role <> 'of' THEN 'how long it is kept is not declared'
 				ELSE coalesce('the broker does not say how long it is kept: ' || k.error, 'the broker was not asked yet how long it is kept') END),
 			now() + k.kept,
 			CASE WHEN k.retention_ms = -1 THEN 'The topic keeps images for ever: set its retention.ms, and its cleanup.policy to delete.'
 				WHEN k.kept > k.policy THEN format('The topic can keep images for longer than the %s of their source: lower its retention.ms%s.', k.policy,
 					CASE WHEN k.asked THEN ', and segment.ms, which is added to it' END)
-				WHEN k.kept IS NULL THEN format('Start the source, or SELECT imgpipe.declare_copy(%L, ...); says its retention.ms.', 'topic ' || k.topic) END
-		FROM (SELECT s.name, s.topic, t.told_at, t.retention_ms, t.segment_ms, t.error, t.retention_ms IS NOT NULL AS asked,
+				WHEN k.kept IS NULL THEN format('%sSELECT imgpipe.declare_copy(%L, ...); says its retention.ms.', CASE WHEN k.role = 'of' THEN 'Start the source, or ' END, 'topic ' || k.topic) END
+		FROM (SELECT s.name, u.topic, u.role, t.told_at, t.retention_ms, t.segment_ms, t.error, t.retention_ms IS NOT NULL AS asked,
 				coalesce(s.retention, current_setting('imgpipe.retention')::interval) AS policy,
 				CASE WHEN t.retention_ms >= 0 THEN least(t.retention_ms + t.segment_ms, 1000::bigint * 366 * 86400 * 1000) * interval '1 millisecond'
 					WHEN t.retention_ms IS NULL THEN c.kept END AS kept
 			FROM imgpipe.sources s
-				LEFT JOIN imgpipe.source_topics t USING (source_id)
-				LEFT JOIN imgpipe.declared_copies c ON c.place = 'topic ' || s.topic) k
-		ORDER BY k.name;
+				CROSS JOIN LATERAL (VALUES (s.topic, 'of'), (s.result_topic, 'results of'), (s.dead_letter_topic, 'dead letters of')) u (topic, role)
+				LEFT JOIN imgpipe.source_topics t ON t.source_id = s.source_id AND u.role = 'of'
+				LEFT JOIN imgpipe.declared_copies c ON c.place = 'topic ' || u.topic
+			WHERE u.topic IS NOT NULL) k
+		ORDER BY k.name, k.role DESC, k.topic;
 	RETURN QUERY SELECT 'server log', format('%s = %s prints statements, with the values in them', g.name, g.setting), NULL::timestamptz,
 			format('ALTER SYSTEM SET %s = %s;', g.name, g.safe)
 		FROM (SELECT s.name, s.setting, v.safe FROM pg_settings s JOIN (VALUES
