@@ -131,6 +131,28 @@ COMMENT ON FUNCTION imgpipe.access_report_html(name) IS
 'The report as one HTML page that needs nothing else: \o access.html, then SELECT imgpipe.access_report_html(); with psql -At.';
 
 
+CREATE FUNCTION imgpipe.tell_what_stays() RETURNS void
+	LANGUAGE plpgsql STABLE PARALLEL UNSAFE
+	SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	schemas CONSTANT text := (SELECT string_agg(quote_ident(n.nspname), ', ' ORDER BY n.nspname) FROM pg_namespace n
+		WHERE obj_description(n.oid, 'pg_namespace') LIKE 'Example shop, made by imgpipe.create_sales_schema().%' OR n.nspname IN (SELECT u.schema_name FROM imgpipe.access_uses u WHERE u.schema_name <> 'imgpipe'));
+	roles CONSTANT text := (SELECT string_agg(quote_ident(t.role_name), ', ' ORDER BY t.role_name) FROM imgpipe.access_teams t JOIN pg_roles r ON r.rolname = t.role_name);
+BEGIN
+	IF schemas IS NOT NULL THEN
+		RAISE NOTICE 'schemas that stay, with all that is in them: %', schemas;
+	END IF;
+	IF roles IS NOT NULL THEN
+		RAISE NOTICE 'team roles that stay, with their members and what they were granted: %', roles;
+	END IF;
+END
+$$;
+COMMENT ON FUNCTION imgpipe.tell_what_stays() IS
+'Notices of what DROP EXTENSION imgpipe leaves: sales schemas, schemas that templates are in use on, and team roles. DROP EXTENSION calls it, where the library is loaded.';
+REVOKE EXECUTE ON FUNCTION imgpipe.tell_what_stays() FROM PUBLIC;
+
+
 /* Who may administer access, and the audit by pgaudit. */
 
 CREATE FUNCTION imgpipe.allow_access_administration(role_name name) RETURNS void

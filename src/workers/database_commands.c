@@ -15,6 +15,7 @@
  */
 #include "postgres.h"
 
+#include "access/drop_notice.h"
 #include "commands/dbcommands.h"
 #include "commands/defrem.h"
 #include "imgpipe.h"
@@ -69,19 +70,26 @@ database_needed(Node *statement)
 	}
 }
 
-/* Whether the command changes our extension, by somebody who may. */
+/* Whether the command drops our extension, by somebody who may. */
 static bool
-extension_needed(Node *statement)
+extension_dropped(Node *statement)
 {
 	bool		ours = false;
 	ListCell   *cell;
 
-	if (IsA(statement, AlterExtensionStmt))
-		ours = strcmp(castNode(AlterExtensionStmt, statement)->extname, "imgpipe") == 0;
-	else if (IsA(statement, DropStmt) && castNode(DropStmt, statement)->removeType == OBJECT_EXTENSION)
+	if (IsA(statement, DropStmt) && castNode(DropStmt, statement)->removeType == OBJECT_EXTENSION)
 		foreach(cell, castNode(DropStmt, statement)->objects)
 			ours = ours || strcmp(strVal(lfirst(cell)), "imgpipe") == 0;
 	return ours && worker_extension_is_owned();
+}
+
+/* Whether the command changes our extension, by somebody who may. */
+static bool
+extension_needed(Node *statement)
+{
+	if (IsA(statement, AlterExtensionStmt))
+		return strcmp(castNode(AlterExtensionStmt, statement)->extname, "imgpipe") == 0 && worker_extension_is_owned();
+	return extension_dropped(statement);
 }
 
 static void
@@ -119,6 +127,8 @@ run_utility(PlannedStmt *statement, const char *query, bool read_only_tree,
 	{
 		if (hold && database == MyDatabaseId)
 			wait_for_workers();
+		if (extension_dropped(statement->utilityStmt))
+			tell_what_stays();
 		if (previous_hook)
 			previous_hook(statement, query, read_only_tree, context, parameters,
 						  environment, receiver, completion);

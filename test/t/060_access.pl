@@ -125,6 +125,8 @@ my ($status, $out, $err) = $node->psql('postgres', 'DROP EXTENSION imgpipe');
 like($err, qr/view sales_shop_analytics\.members depends on /, 'masked views keep the extension from being dropped');
 ($status, $out, $err) = $node->psql('postgres', 'DROP EXTENSION imgpipe CASCADE');
 is($status, 0, 'CASCADE drops it');
+like($err, qr/NOTICE:  schemas that stay, with all that is in them: sales\n/, 'and says which schemas stay');
+like($err, qr/NOTICE:  team roles that stay, .*: pics_analytics, .*shop_analytics, shop_logistics, shop_sales\n/, 'and which roles');
 like($err, qr/drop cascades to .*view sales_shop_analytics\.members/s, 'and says which views go');
 is(query(q[SELECT count(*) FROM sales.members]) > 0, 1, 'the user\'s schema stays');
 is(as('lee', "SELECT sales.complete_transaction($order)"), 'f', 'with its rights');
