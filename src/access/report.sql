@@ -199,5 +199,5 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION imgpipe.use_pgaudit(text) IS
-'Sets pgaudit up for this database, where the server has it loaded: GRANT and membership (role), ddl and write statements of sessions that begin from now on go to the server log, with the tables that they are about and without parameters. classes: as pgaudit.log takes them. Raises 55000 where pgaudit is not loaded, 42501 for who is no superuser.';
+'Sets pgaudit up for this database, where the server has it loaded: GRANT and membership (role), ddl and write statements of sessions that begin from now on go to the server log, with the tables that they are about and without parameters; what a statement has as literals is in its text. classes: as pgaudit.log takes them. Raises 55000 where pgaudit is not loaded, 42501 for who is no superuser.';
 REVOKE EXECUTE ON FUNCTION imgpipe.use_pgaudit(text) FROM PUBLIC;
