@@ -61,6 +61,16 @@ is(query('SELECT reason, statement FROM imgpipe.plan_access()'), '', 'and then t
 # What is made afterwards, by the creator that was named, is for whom the template says future.
 query("SET ROLE shopkeeper; CREATE TABLE $_.later (later_id integer PRIMARY KEY)") for map {"shop_$_"} @of_shops;
 
+# Where triggers and foreign keys on what is tried can come from, of the login and of its team. (Not before: what a team has, a plan takes back.)
+for my $template (sort keys %teams)
+{
+	for my $login (map {"login_${template}_$_"} @{ $teams{$template} })
+	{
+		(my $role = $login) =~ s/^login_//;
+		query("GRANT ALL ON SCHEMA scratch_$login TO $role; GRANT EXECUTE ON FUNCTION scratch_$login.noop TO $role");
+	}
+}
+
 # What there is, and what could be done to it.  Of partitions in imgpipe_partitions one for each parent.
 my (%relation, %function);
 for (rows(q[
@@ -237,7 +247,8 @@ sub judge
 	elsif ($state =~ /^(00000|23...|44000|0A000)$/) { $worked = 1 }
 	else { return "$attempt->{what}: unexpected $state $message ($attempt->{sql})" }
 	return if $worked == ($attempt->{wanted} && !$attempt->{never});
-	return ($worked ? 'can, and must not: ' : 'cannot, and should: ') . "$attempt->{what}: $state $message";
+	return "can, and must not: $attempt->{what}: $state" if $worked;
+	return "cannot, and should: $attempt->{what}: $state $message";
 }
 
 my $tried = 0;
