@@ -288,9 +288,16 @@ serve(uint64_t memory_limit)
 
 		if (length < 0 && errno == EINTR)
 			continue;
-		/* Hung up, or no request for as long as the socket's timeout. */
+		/*
+		 * Hung up, or no request for as long as the socket's timeout.  PostgreSQL
+		 * keeps the memory file open until it looks again: nothing is left in it.
+		 */
 		if (length <= 0)
+		{
+			if (ftruncate(DECODER_MEMORY_FD, 0) != 0)
+				errno = 0;		/* a pity, not an error */
 			return DECODER_EXIT_IDLE;
+		}
 		answer(&request, length == sizeof(request), &reply);
 		while (send(DECODER_SOCKET_FD, &reply, sizeof(reply), MSG_NOSIGNAL) < 0)
 		{

@@ -177,6 +177,7 @@ add_rules(scmp_filter_ctx filter)
 	failed |= allow_where(filter, SCMP_SYS(sendto), is_equal(0, DECODER_SOCKET_FD));
 	failed |= allow_where(filter, SCMP_SYS(pwrite64), is_equal(0, DECODER_MEMORY_FD));
 	failed |= allow_where(filter, SCMP_SYS(lseek), is_equal(0, DECODER_MEMORY_FD));
+	failed |= allow_where(filter, SCMP_SYS(ftruncate), is_equal(0, DECODER_MEMORY_FD));
 
 	failed |= seccomp_rule_add_array(filter, SCMP_ACT_ALLOW, SCMP_SYS(mmap), 2, mappings);
 	failed |= allow_where(filter, SCMP_SYS(mprotect), has_bits(2, PROT_EXEC, 0));

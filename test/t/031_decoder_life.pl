@@ -22,6 +22,11 @@ $node->safe_psql('postgres', qq[
 		FROM string_to_table(pg_read_file(format('/proc/self/task/%s/children', pg_backend_pid())), ' ') child,
 			LATERAL regexp_match(pg_read_file('/proc/' || child || '/stat'), '^(\\d+) \\((.*)\\) (\\S)') stat
 		WHERE child <> '' AND stat[2] = 'imgpipe-decoder' \$\$;
+	-- Bytes in the file that this backend shares with its decoder: it is on no mount that anybody sees.
+	CREATE FUNCTION kept_memory() RETURNS bigint LANGUAGE sql VOLATILE AS \$\$
+		SELECT sum((pg_stat_file('/proc/self/fd/' || fd, true)).size)::bigint FROM pg_ls_dir('/proc/self/fd') fd,
+			LATERAL substring(pg_read_file('/proc/self/fdinfo/' || fd, 0, 1000, true) FROM 'mnt_id:\\s*(\\d+)') mount
+		WHERE pg_read_file('/proc/self/mountinfo') !~ ('(?n)^' || mount || ' ') \$\$;
 	CREATE FUNCTION use_decoder() RETURNS integer LANGUAGE sql VOLATILE AS
 		'SELECT imgpipe.image_width(imgpipe.thumbnail(content, 7, 7)) FROM photo';
 	CREATE PROCEDURE wait_for_no_decoder() LANGUAGE plpgsql AS \$\$
@@ -43,8 +48,10 @@ my @lines = split /\n/, $node->safe_psql('postgres', q[
 	SET imgpipe.decoder_idle_timeout = '300ms';
 	SELECT use_decoder();
 	SELECT split_part(decoders(), ' ', 2);
+	SELECT kept_memory() > 0;
 	CALL wait_for_no_decoder();
 	SELECT decoders();
+	SELECT kept_memory();
 	SELECT use_decoder();
 	SELECT split_part(decoders(), ' ', 2);
 	SET imgpipe.decoder_idle_timeout = 0;
@@ -52,10 +59,12 @@ my @lines = split /\n/, $node->safe_psql('postgres', q[
 	SELECT split_part(decoders(), ' ', 2);
 	SELECT pg_sleep(0.6);
 	SELECT split_part(decoders(), ' ', 2);]);
-my ($width, $first, $ended, undef, $second, undef, $third, undef, $last) = @lines;
+my ($width, $first, $used, $ended, $kept, undef, $second, undef, $third, undef, $last) = @lines;
 is($width, 7, 'an image is processed');
 like($first, qr/^\d+$/, 'by one decoder');
 is($ended, "Z $first", 'which ends when idle; its entry stays');
+is($used, 't', 'memory that it shares with the backend');
+is($kept, 0, 'is given back');
 like($second, qr/^\d+$/, 'the next one reaps it');
 isnt($second, $first, 'and is another');
 isnt($third, $second, 'a new timeout needs a new decoder');
