@@ -28,7 +28,7 @@ sub produce
 		(map { { file => $images[$_], key => "image $_" } } $from .. $to),
 		(map { { value => "no image $_", key => "bad $_" } } grep { $_ >= $from && $_ <= $to } map { $_ * 20 } 0 .. $n_bad - 1) ]);
 }
-produce(0, 1199);
+produce(0, 799);
 
 $node->safe_psql('postgres', qq(
 	CREATE EXTENSION imgpipe;
@@ -71,6 +71,7 @@ $standby->safe_psql('postgres', "ALTER SYSTEM SET primary_conninfo = ''");
 $standby->reload;
 ok(poll_until($standby, 'SELECT count(*) FROM pg_stat_wal_receiver', 0), 'the standby falls behind');
 my $taken_over = $standby->safe_psql('postgres', $count);
+produce(800, 1199);
 mid_load($node, $taken_over + 200);
 my $lost = $node->safe_psql('postgres', $count) - $taken_over;
 $node->stop('immediate');
