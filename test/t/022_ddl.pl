@@ -53,12 +53,16 @@ my $node = new_cluster('main', 'imgpipe.max_processors = 1');
 $node->safe_psql('postgres', "DROP EXTENSION imgpipe; CREATE EXTENSION imgpipe VERSION '0.1.0'");
 my @images = mass_images($n_images);
 $broker->create_topic('photos', $partitions);
-for my $partition (0 .. $partitions - 1)
+
+# Bad ones among them, in all partitions; the later ones are sent when something has to be in mid-load, however slow the machine is.
+sub produce
 {
+	my ($first, $last) = @_;
 	$broker->produce_many('photos', [
-		(map { { file => $images[$_], key => "image $_", partition => $partition } } grep { $_ % $partitions == $partition } 0 .. $#images),
-		(map { { value => "no image $_", key => "bad $_", partition => $partition } } grep { $_ % $partitions == $partition } 1 .. $n_bad) ]);
+		(map { { file => $images[$_], key => "image $_" } } $first .. $last),
+		(map { { value => "no image $_", key => "bad $_" } } grep { $_ * 20 >= $first && $_ * 20 <= $last } 0 .. $n_bad - 1) ]);
 }
+produce(0, 999);
 
 my $arrived = 'SELECT (SELECT count(*) FROM imgpipe.images), (SELECT count(*) FROM imgpipe.dead_letters)';
 my $all = "$n_images|$n_bad";
@@ -126,6 +130,8 @@ for my $jobs (1, 2)
 	is($node->safe_psql($copy, "SET ROLE reader; SELECT count(*) FROM pg_user_mappings WHERE array_to_string(umoptions, ' ') ~ 'hunter2'"), 0, "$copy: nobody else sees the secret");
 }
 
+produce(1000, 1299);
+
 # One is adopted and drops the extension, the other one its database, both in mid-load; then the first begins anew.
 for my $copy ('copy1', 'copy2')
 {
@@ -138,7 +144,9 @@ for my $copy ('copy1', 'copy2')
 $node->safe_psql('copy1', 'DROP EXTENSION imgpipe CASCADE');
 is($node->safe_psql('copy1', "SELECT count(*) FROM pg_class WHERE relnamespace::regnamespace::text ~ '^imgpipe'"), 0, 'DROP EXTENSION in mid-load');
 ok(poll_until($node, sprintf($workers, 'copy1'), 0), 'takes the workers with it');
-mid_load('copy2', $node->safe_psql('copy2', 'SELECT count(*) FROM imgpipe.images') + 20, 'the other copy goes on');
+my $before = $node->safe_psql('copy2', 'SELECT count(*) FROM imgpipe.images');
+produce(1300, 1599);
+mid_load('copy2', $before + 20, 'the other copy goes on');
 $node->safe_psql('postgres', 'DROP DATABASE copy2 WITH (FORCE)');
 is($node->safe_psql('postgres', "SELECT count(*) FROM pg_database WHERE datname = 'copy2'"), 0, 'DROP DATABASE ... WITH (FORCE) in mid-load');
 
