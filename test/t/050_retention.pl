@@ -146,7 +146,8 @@ sub files_with_marker
 	open my $file, '>:raw', $path or die;
 	print $file $image;
 	close $file;
-	my $hour = query(q[SELECT date '2022-01-01']);
+	query('SELECT imgpipe.stop_workers()');
+	ok(poll_until($node, q[SELECT count(*) FROM pg_stat_activity WHERE backend_type LIKE 'imgpipe %' AND backend_type <> 'imgpipe launcher'], 0), 'nobody purges');
 	query(qq[BEGIN; SELECT overdue('2022-01-01');
 		INSERT INTO imgpipe.images (image_id, content, source_key, uploaded_by, batch_id, headers)
 			SELECT imgpipe.new_image_id(timestamptz '2022-01-01 03:00'), pg_read_binary_file('$path'), '$marker key' || i, '$marker', '$marker', '{"$marker": 1}' FROM generate_series(1, 3) i;
@@ -157,6 +158,7 @@ sub files_with_marker
 		ANALYZE imgpipe.images, imgpipe.renditions, imgpipe.results, imgpipe.dead_letters;
 		COMMIT]);
 	cmp_ok(files_with_marker(), '>=', 4, 'planted bytes are found on disk');
+	query('SELECT imgpipe.start_workers()');
 	ok(nothing_overdue(), 'they are purged');
 	ok(poll_until($node, 'SELECT count(*) FROM imgpipe.purges', 0), 'to the end');
 	query('ANALYZE');
