@@ -31,6 +31,7 @@ SQL_PARTS = \
 	src/ingest/status.sql \
 	src/ingest/dead_letters.sql \
 	src/ingest/read_topic.sql \
+	src/ingest/replay.sql \
 	src/outbox/outbox.sql \
 	src/outbox/results.sql \
 	src/processing/processing.sql \

@@ -44,6 +44,11 @@ typedef struct IngestSource
 	char	   *content_field;	/* of a JSON envelope; NULL: the value is the image */
 	bool		chunked;		/* a value may be a part of an image */
 	Interval   *chunk_timeout;
+	char	   *image_source;	/* what its images say where they are from */
+	char	   *target;			/* the table that they go to, quoted; NULL: imgpipe.images */
+	bool		replay;			/* has an end */
+	bool		ends_latest;	/* else end_time where that is not -1, else by offsets */
+	int64		end_time;		/* in ms since 1970 */
 	char	   *consumer_group; /* NULL: Kafka is told nothing */
 	char	   *cluster_id;		/* NULL: not known yet */
 	bool		may_use_server;
@@ -60,6 +65,7 @@ typedef struct IngestPartition
 	int64		last_offset;	/* of the last message ingested; -1: none known */
 	TimestampTz last_timestamp; /* 0: it had none */
 	int64		ingested_to;	/* messages before it were ingested once; -1: none were */
+	int64		end_offset;		/* of a replay: behind its range; else PG_INT64_MAX */
 	int64		told_offset;	/* as committed to Kafka; -1: not yet */
 	TimestampTz heard_at;		/* when anything came of it, or it was assigned */
 	bool		at_end;			/* nothing more is there */
@@ -207,6 +213,9 @@ extern void retention_show(IngestWorker *worker);
 
 /* Whether more tasks are queued than the source lets, or more of its messages wait to be sent than imgpipe.max_outbox. */
 extern bool backlog_is_long(const IngestSource *source);
+
+/* Whether a replay has all of its range; if so, and no other worker has to, it is over. */
+extern bool replay_is_over(IngestWorker *worker);
 
 /* Remembers the cluster as the one that the positions are of, where none is. */
 extern void source_set_cluster(IngestWorker *worker, const char *cluster_id);

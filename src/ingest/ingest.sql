@@ -45,6 +45,12 @@ CREATE TABLE imgpipe.sources (
 	result_topic text CHECK (result_topic OPERATOR(pg_catalog.~) '^[A-Za-z0-9._-]{1,249}$'),
 	dead_letter_topic text CHECK (dead_letter_topic OPERATOR(pg_catalog.~) '^[A-Za-z0-9._-]{1,249}$'),
 	notify_channel text CHECK (pg_catalog.octet_length(notify_channel) OPERATOR(pg_catalog.>=) 1 AND pg_catalog.octet_length(notify_channel) OPERATOR(pg_catalog.<=) 63),
+	end_at text CHECK (end_at OPERATOR(pg_catalog.~) '^(latest|[{].*[}]|[0-9].*)$'),
+	only_partitions integer[],
+	restore_expired boolean NOT NULL DEFAULT false,
+	image_source text,
+	target text,
+	finished_at timestamptz,
 	enabled boolean NOT NULL DEFAULT false,
 	started_in text,
 	cluster_id text,
@@ -62,6 +68,12 @@ COMMENT ON COLUMN imgpipe.sources.format IS 'raw: the value of a message is the 
 COMMENT ON COLUMN imgpipe.sources.content_field IS 'The field of the JSON object that has the image file.';
 COMMENT ON COLUMN imgpipe.sources.on_tombstone IS 'What becomes of a message without a value: a dead letter, nothing, or the deletion of the images of this source with its key, or their end as at their deadline.';
 COMMENT ON COLUMN imgpipe.sources.chunk_timeout IS 'How long after its last chunk an image that is not complete becomes a dead letter; counts only while ingest is at the end of the partition.';
+COMMENT ON COLUMN imgpipe.sources.end_at IS 'Of a replay: where it ends, as replay_source() was told. NULL: it is no replay and has no end.';
+COMMENT ON COLUMN imgpipe.sources.only_partitions IS 'Of a replay: its partitions; NULL: all that were there when it began.';
+COMMENT ON COLUMN imgpipe.sources.restore_expired IS 'Of a replay: also messages whose retention has passed become images.';
+COMMENT ON COLUMN imgpipe.sources.image_source IS 'What images of this source have in their column source; NULL: its name.';
+COMMENT ON COLUMN imgpipe.sources.target IS 'The table that its images go to; NULL: imgpipe.images.';
+COMMENT ON COLUMN imgpipe.sources.finished_at IS 'When a replay had ingested its range.';
 COMMENT ON COLUMN imgpipe.sources.consumer_group IS 'Where Kafka''s own tools find how far this source is; NULL: nothing is told to Kafka.';
 COMMENT ON COLUMN imgpipe.sources.result_topic IS 'Topic of the same server that gets one message for each image when it is processed; NULL: none. See src/outbox/.';
 COMMENT ON COLUMN imgpipe.sources.dead_letter_topic IS 'Topic of the same server that gets a copy of each dead letter; NULL: none.';
@@ -80,6 +92,7 @@ CREATE TABLE imgpipe.ingest_positions (
 	last_offset bigint,
 	last_timestamp timestamptz,
 	ingested_to bigint,
+	end_offset bigint,
 	messages bigint NOT NULL DEFAULT 0,
 	bytes bigint NOT NULL DEFAULT 0,
 	dead_letters bigint NOT NULL DEFAULT 0,
@@ -91,6 +104,7 @@ COMMENT ON TABLE imgpipe.ingest_positions IS
 COMMENT ON COLUMN imgpipe.ingest_positions.next_offset IS 'Offset of the first message that is not ingested yet; NULL: the next start begins where start_from of the source says.';
 COMMENT ON COLUMN imgpipe.ingest_positions.high_watermark IS 'End of the partition when the worker last wrote.';
 COMMENT ON COLUMN imgpipe.ingest_positions.ingested_to IS 'After a seek back: messages below this offset were ingested before, and those whose retention has passed since do not come again; NULL: there are none.';
+COMMENT ON COLUMN imgpipe.ingest_positions.end_offset IS 'Of a replay: the first offset behind its range.';
 COMMENT ON COLUMN imgpipe.ingest_positions.messages IS 'Messages ever ingested from this partition; bytes and dead_letters likewise.';
 COMMENT ON COLUMN imgpipe.ingest_positions.last_offset IS 'The last message that was ingested. It is read again at each start: where another one has its place, the topic was made anew.';
 
@@ -115,13 +129,15 @@ CREATE TRIGGER delete_positions AFTER DELETE ON imgpipe.sources
 CREATE INDEX ON imgpipe.images (source_key, source) WHERE source_key IS NOT NULL;
 
 -- The tasks first: a worker that is about to finish one is waited for, and what it wrote is seen.
-CREATE FUNCTION imgpipe.delete_images_of_key(source text, source_key text) RETURNS bigint
+CREATE FUNCTION imgpipe.delete_images_of_key(source text, source_key text,
+	source_partition integer DEFAULT NULL, before_offset bigint DEFAULT NULL) RETURNS bigint
 	LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
 	SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
 	gone CONSTANT uuid[] := ARRAY(SELECT i.image_id FROM imgpipe.images i
-		WHERE i.source_key = delete_images_of_key.source_key AND i.source = delete_images_of_key.source AND i.image_id >= imgpipe.fence());
+		WHERE i.source_key = delete_images_of_key.source_key AND i.source = delete_images_of_key.source AND i.image_id >= imgpipe.fence()
+			AND (i.source_partition <> delete_images_of_key.source_partition OR i.source_offset < before_offset) IS NOT FALSE);
 BEGIN
 	IF cardinality(gone) > 0 THEN
 		DELETE FROM imgpipe.tasks t WHERE t.image_id = ANY (gone);
@@ -133,15 +149,17 @@ BEGIN
 	END IF;
 	WITH gone AS (
 		DELETE FROM imgpipe.chunked_images c USING imgpipe.sources s
-			WHERE s.name = delete_images_of_key.source AND c.source_id = s.source_id AND c.source_key = delete_images_of_key.source_key
+			WHERE coalesce(s.image_source, s.name) = delete_images_of_key.source AND c.source_id = s.source_id
+				AND c.source_key = delete_images_of_key.source_key
+				AND (c.source_partition <> delete_images_of_key.source_partition OR c.first_offset < before_offset) IS NOT FALSE
 			RETURNING c.image_id)
 	DELETE FROM imgpipe.chunks k USING gone WHERE k.image_id = gone.image_id;
 	RETURN cardinality(gone);
 END
 $$;
-COMMENT ON FUNCTION imgpipe.delete_images_of_key(text, text) IS
-'What a tombstone does where the source says so: deletes the images of a source with that key, all that was made of them, and chunks of such that are not complete. Returns how many images. Only the owner may, unless granted.';
-REVOKE EXECUTE ON FUNCTION imgpipe.delete_images_of_key(text, text) FROM PUBLIC;
+COMMENT ON FUNCTION imgpipe.delete_images_of_key(text, text, integer, bigint) IS
+'What a tombstone does where the source says so: deletes the images of a source with that key, all that was made of them, and chunks of such that are not complete; of the tombstone''s partition only those from before its offset, where that is not NULL. Returns how many images. Only the owner may, unless granted.';
+REVOKE EXECUTE ON FUNCTION imgpipe.delete_images_of_key(text, text, integer, bigint) FROM PUBLIC;
 
 SELECT pg_catalog.pg_extension_config_dump('imgpipe.sources', '');
 SELECT pg_catalog.pg_extension_config_dump('imgpipe.sources_source_id_seq', '');

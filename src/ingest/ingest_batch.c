@@ -29,18 +29,20 @@ delete_images(const IngestSource *source, const KafkaMessage *message)
 {
 	Oid			types[] = {TEXTOID, TEXTOID, INT4OID, INT8OID};
 	Datum		values[] = {
-		CStringGetTextDatum(source->name),
+		CStringGetTextDatum(source->image_source),
 		CStringGetTextDatum(message_text(message->key, message->key_length)),
 		Int32GetDatum(message->partition),
 		Int64GetDatum(message->offset)
 	};
 	InternalScope scope;
+	/* What came later than a replayed tombstone stays. */
+	const char *nulls = source->replay || source->tombstones_expire ? NULL : "  nn";
 
 	internal_begin(&scope);
 	if (SPI_execute_with_args(source->tombstones_expire ?
 							  "SELECT imgpipe.expire_images_of_key($1, $2, $3, $4)" :
-							  "SELECT imgpipe.delete_images_of_key($1, $2)",
-							  lengthof(types), types, values, NULL, false, 0) != SPI_OK_SELECT)
+							  "SELECT imgpipe.delete_images_of_key($1, $2, $3, $4)",
+							  lengthof(types), types, values, nulls, false, 0) != SPI_OK_SELECT)
 		elog(ERROR, "could not delete the images of a key");
 	internal_end(&scope);
 }
@@ -173,13 +175,14 @@ message_write(IngestWorker *worker, IngestMessage *message, bool erasures)
 	IngestRow	row;
 	bool		erased;
 
-	if (message->verdict == INGEST_TOMBSTONE)
+	/* Where the images of a replay go elsewhere, there is nothing of a key to delete here. */
+	if (message->verdict == INGEST_TOMBSTONE && source->target == NULL)
 		delete_images(source, &message->message);
 	if (message->verdict != INGEST_IMAGE && message->verdict != INGEST_CHUNK && message->verdict != INGEST_DEAD_LETTER)
 		return false;
 	row_of_message(source, message, &row);
 	/* What was erased on request does not come back by being read again. */
-	erased = erasures && erasure_refuses(source->name, row.partition, row.offset, row.timestamp,
+	erased = erasures && erasure_refuses(source->image_source, row.partition, row.offset, row.timestamp,
 										 row.key, row.uploaded_by);
 	if (message->verdict == INGEST_CHUNK)
 		chunk_store(worker, message, &row, erased);

@@ -197,6 +197,9 @@ image_read(void)
 static TimestampTz
 read_until(const IngestWorker *worker, const IngestPartition *partition)
 {
+	/* A replay has no more to come, neither now nor later. */
+	if (partition->next_offset >= partition->end_offset)
+		return DT_NOEND;
 	if (partition->at_end && worker->outage[0] == '\0' && partition->error[0] == '\0' && !partition->blocked)
 		return GetCurrentTimestamp();
 	return partition->at_end_at ? partition->at_end_at : DT_NOBEGIN;

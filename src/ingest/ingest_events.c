@@ -37,7 +37,7 @@ partitions_assign(IngestWorker *worker)
 		partition->at_end = false;
 		partition->suspect = partition->suspect && partition->last_offset >= 0;
 		partition->verifying = partition->suspect;
-		if (partition->blocked)
+		if (partition->blocked || partition->next_offset >= partition->end_offset)
 			continue;
 		partitions[n] = partition->partition;
 		offsets[n] = partition->verifying ? partition->last_offset : partition->next_offset;
@@ -110,6 +110,13 @@ take_message(IngestWorker *worker, KafkaEvent *event)
 		kafka_batch_drop_last(batch->held);
 		return;
 	}
+	if (event->offset >= partition->end_offset)
+	{
+		/* Also over a gap at the end of the range. */
+		partition->fetched_offset = partition->end_offset;
+		kafka_batch_drop_last(batch->held);
+		return;
+	}
 	partition->fetched_offset = event->offset + 1;
 	partition->at_end = false;
 	partition->error[0] = '\0';
@@ -137,7 +144,7 @@ take_end(IngestWorker *worker, const KafkaEvent *event)
 	partition->at_end_at = GetCurrentTimestamp();
 	partition->error[0] = '\0';
 	/* Over control records and what was compacted away. */
-	partition->fetched_offset = Max(partition->fetched_offset, event->offset);
+	partition->fetched_offset = Max(partition->fetched_offset, Min(event->offset, partition->end_offset));
 }
 
 static void

@@ -97,7 +97,10 @@ source_read(int32 source_id)
 							  " CASE WHEN s.format = 'json' THEN s.content_field END,"
 							  " s.on_tombstone IN ('delete', 'expire'), s.on_tombstone = 'ignore',"
 							  " pg_catalog.num_nonnulls(s.result_topic, s.dead_letter_topic, s.notify_channel) > 0,"
-							  " s.format = 'chunked', s.chunk_timeout, s.on_tombstone = 'expire'"
+							  " s.format = 'chunked', s.chunk_timeout, s.on_tombstone = 'expire',"
+							  " COALESCE(s.image_source, s.name), s.target, s.end_at IS NOT NULL, COALESCE(s.end_at = 'latest', false),"
+							  " CASE WHEN s.end_at ~ '^[0-9]'"
+							  "   THEN pg_catalog.ceil(extract(epoch FROM s.end_at::timestamptz) * 1000)::bigint ELSE -1 END"
 							  " FROM imgpipe.sources s LEFT JOIN pg_catalog.pg_foreign_server f ON f.srvname = s.server"
 							  " WHERE s.source_id = $1 AND s.enabled",
 							  1, &type, &value, NULL, true, 1) != SPI_OK_SELECT)
@@ -131,6 +134,11 @@ source_read(int32 source_id)
 		source->chunked = DatumGetBool(value_at(0, 24, &isnull));
 		source->chunk_timeout = interval_copy(context, 25);
 		source->tombstones_expire = DatumGetBool(value_at(0, 26, &isnull));
+		source->image_source = text_copy(context, 27);
+		source->target = text_copy(context, 28);
+		source->replay = DatumGetBool(value_at(0, 29, &isnull));
+		source->ends_latest = DatumGetBool(value_at(0, 30, &isnull));
+		source->end_time = DatumGetInt64(value_at(0, 31, &isnull));
 	}
 	internal_end(&scope);
 	worker_transaction_commit();
@@ -157,6 +165,8 @@ partitions_known(IngestWorker *worker, int n, bool *fresh)
 							  1, &type, &value, NULL, true, 0) != SPI_OK_SELECT)
 		elog(ERROR, "could not read positions");
 	*fresh = SPI_processed == 0;
+	/* What is added after it began is not in the range of a replay. */
+	memset(known, worker->source->replay && !*fresh, sizeof(bool) * n);
 	for (row = 0; row < SPI_processed; row++)
 	{
 		bool		isnull;
@@ -180,9 +190,9 @@ partitions_known(IngestWorker *worker, int n, bool *fresh)
  * is not lost.
  */
 static void
-positions_insert(IngestWorker *worker, int n, Datum *partitions, Datum *low, Datum *high, Datum *start)
+positions_insert(IngestWorker *worker, int n, Datum *partitions, Datum *low, Datum *high, Datum *start, Datum *end)
 {
-	Oid			types[] = {INT4OID, INT4ARRAYOID, INT8ARRAYOID, INT8ARRAYOID, INT8ARRAYOID};
+	Oid			types[] = {INT4OID, INT4ARRAYOID, INT8ARRAYOID, INT8ARRAYOID, INT8ARRAYOID, INT8ARRAYOID};
 	Datum		values[lengthof(types)];
 	InternalScope scope;
 	MemoryContext context = CurrentMemoryContext;
@@ -192,22 +202,27 @@ positions_insert(IngestWorker *worker, int n, Datum *partitions, Datum *low, Dat
 	values[2] = PointerGetDatum(construct_array(low, n, INT8OID, 8, FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
 	values[3] = PointerGetDatum(construct_array(high, n, INT8OID, 8, FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
 	values[4] = PointerGetDatum(construct_array(start, n, INT8OID, 8, FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
+	values[5] = PointerGetDatum(construct_array(end, n, INT8OID, 8, FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
 
 	worker_transaction_begin("writing first positions");
 	internal_begin(&scope);
 	if (SPI_execute_with_args("SELECT FROM imgpipe.sources s WHERE s.source_id = $1 FOR UPDATE",
 							  1, types, values, NULL, false, 0) != SPI_OK_SELECT ||
-		SPI_execute_with_args("INSERT INTO imgpipe.ingest_positions (source_id, partition, next_offset, high_watermark)"
+		SPI_execute_with_args("INSERT INTO imgpipe.ingest_positions (source_id, partition, next_offset, high_watermark, end_offset, ingested_to)"
 							  " SELECT s.source_id, n.partition,"
 							  "   CASE WHEN EXISTS (SELECT FROM imgpipe.ingest_positions p"
 							  "       WHERE p.source_id = $1 AND p.next_offset IS NOT NULL) THEN n.low"
 							  "     WHEN s.start_from LIKE '{%'"
 							  "       THEN COALESCE((s.start_from::pg_catalog.jsonb ->> n.partition::text)::bigint, n.low)"
-							  "     ELSE n.start END, n.high"
-							  " FROM imgpipe.sources s, unnest($2, $3, $4, $5) n (partition, low, high, start)"
-							  " WHERE s.source_id = $1"
+							  "     ELSE n.start END, n.high,"
+							  "   CASE WHEN s.end_at LIKE '{%'"
+							  "       THEN LEAST(COALESCE((s.end_at::pg_catalog.jsonb ->> n.partition::text)::bigint, n.high), n.high)"
+							  "     WHEN s.end_at IS NOT NULL THEN n.end_offset END,"
+							  "   CASE WHEN s.end_at IS NOT NULL AND NOT s.restore_expired THEN n.high END"
+							  " FROM imgpipe.sources s, unnest($2, $3, $4, $5, $6) n (partition, low, high, start, end_offset)"
+							  " WHERE s.source_id = $1 AND (s.only_partitions IS NULL OR n.partition = ANY (s.only_partitions))"
 							  " ON CONFLICT ON CONSTRAINT ingest_positions_pkey DO UPDATE"
-							  "   SET next_offset = EXCLUDED.next_offset, high_watermark = EXCLUDED.high_watermark"
+							  "   SET next_offset = EXCLUDED.next_offset, high_watermark = EXCLUDED.high_watermark, end_offset = EXCLUDED.end_offset"
 							  "   WHERE ingest_positions.next_offset IS NULL",
 							  lengthof(types), types, values, NULL, false, 0) != SPI_OK_INSERT)
 		elog(ERROR, "could not write first positions");
@@ -234,7 +249,8 @@ positions_read(IngestWorker *worker)
 
 	worker_transaction_begin("reading positions");
 	internal_begin(&scope);
-	if (SPI_execute_with_args("SELECT p.partition, p.next_offset, p.last_offset, p.last_timestamp, p.ingested_to"
+	if (SPI_execute_with_args("SELECT p.partition, p.next_offset, p.last_offset, p.last_timestamp, p.ingested_to,"
+							  " COALESCE(p.end_offset, 9223372036854775807)"
 							  " FROM imgpipe.ingest_positions p"
 							  " WHERE p.source_id = $1 AND p.next_offset IS NOT NULL AND p.partition % $2 = $3 ORDER BY p.partition",
 							  lengthof(types), types, values, NULL, true, 0) != SPI_OK_SELECT)
@@ -265,6 +281,7 @@ positions_read(IngestWorker *worker)
 		partitions[i].ingested_to = DatumGetInt64(value_at(i, 5, &isnull));
 		if (isnull)
 			partitions[i].ingested_to = -1;
+		partitions[i].end_offset = DatumGetInt64(value_at(i, 6, &isnull));
 		partitions[i].told_offset = -1;
 	}
 	internal_end(&scope);
@@ -289,6 +306,20 @@ first_offset(IngestWorker *worker, int32 partition, int64 low, int64 high, int64
 	return true;
 }
 
+/* Where a partition ends for a replay, as far as it does not by an offset. */
+static bool
+range_end(IngestWorker *worker, int32 partition, int64 high, int64 *end, char error[KAFKA_ERROR_SIZE])
+{
+	*end = high;
+	if (worker->source->end_time < 0)
+		return true;
+	if (!kafka_client_offset_at(worker->client, partition, worker->source->end_time, QUESTION_TIMEOUT, end, error))
+		return false;
+	if (*end < 0)
+		*end = high;
+	return true;
+}
+
 bool
 positions_load(IngestWorker *worker, char error[KAFKA_ERROR_SIZE])
 {
@@ -300,6 +331,7 @@ positions_load(IngestWorker *worker, char error[KAFKA_ERROR_SIZE])
 	Datum	   *low;
 	Datum	   *high;
 	Datum	   *start;
+	Datum	   *ends;
 	bool		fresh;
 	int			n = 0;
 	int			i;
@@ -314,17 +346,20 @@ positions_load(IngestWorker *worker, char error[KAFKA_ERROR_SIZE])
 	low = palloc(sizeof(Datum) * Max(topic.n_partitions, 1));
 	high = palloc(sizeof(Datum) * Max(topic.n_partitions, 1));
 	start = palloc(sizeof(Datum) * Max(topic.n_partitions, 1));
+	ends = palloc(sizeof(Datum) * Max(topic.n_partitions, 1));
 	for (i = 0; i < topic.n_partitions; i++)
 	{
 		int64		first;
 		int64		end;
 		int64		begin = 0;
+		int64		behind;
 
 		if (known[i])
 			continue;
 		ingest_check_stop();
 		if (!kafka_client_watermarks(worker->client, i, QUESTION_TIMEOUT, &first, &end, error) ||
-			(fresh && !first_offset(worker, i, first, end, &begin, error)))
+			(fresh && !first_offset(worker, i, first, end, &begin, error)) ||
+			!range_end(worker, i, end, &behind, error))
 		{
 			MemoryContextSwitchTo(caller);
 			MemoryContextDelete(scratch);
@@ -334,10 +369,11 @@ positions_load(IngestWorker *worker, char error[KAFKA_ERROR_SIZE])
 		low[n] = Int64GetDatum(first);
 		high[n] = Int64GetDatum(end);
 		start[n] = Int64GetDatum(begin);
+		ends[n] = Int64GetDatum(behind);
 		n++;
 	}
 	if (n > 0)
-		positions_insert(worker, n, partitions, low, high, start);
+		positions_insert(worker, n, partitions, low, high, start, ends);
 	positions_read(worker);
 	worker->n_topic_partitions = topic.n_partitions;
 	MemoryContextSwitchTo(caller);
@@ -550,6 +586,33 @@ backlog_is_long(const IngestSource *source)
 		has_row("looking at the queue of tasks", "SELECT FROM imgpipe.tasks OFFSET $1 LIMIT 1", 1, &type, &value))
 		return true;
 	return outbox_is_long(source);
+}
+
+bool
+replay_is_over(IngestWorker *worker)
+{
+	Oid			type = INT4OID;
+	Datum		value = Int32GetDatum(worker->arguments->object);
+	InternalScope scope;
+	MemoryContext context = CurrentMemoryContext;
+	int			i;
+
+	for (i = 0; i < worker->n_partitions; i++)
+		if (worker->partitions[i].next_offset < worker->partitions[i].end_offset)
+			return false;
+	worker_transaction_begin("ending a replay");
+	internal_begin(&scope);
+	if (SPI_execute_with_args("UPDATE imgpipe.sources s SET enabled = false, finished_at = pg_catalog.clock_timestamp()"
+							  " WHERE s.source_id = $1 AND NOT EXISTS (SELECT FROM imgpipe.ingest_positions p"
+							  "   WHERE p.source_id = $1 AND (p.next_offset < p.end_offset) IS NOT FALSE)"
+							  " AND NOT EXISTS (SELECT FROM imgpipe.chunked_images c WHERE c.source_id = $1 AND c.due_at IS NOT NULL"
+							  "   AND c.image_id >= imgpipe.fence())",
+							  1, &type, &value, NULL, false, 0) != SPI_OK_UPDATE)
+		elog(ERROR, "could not end a replay");
+	internal_end(&scope);
+	worker_transaction_commit();
+	MemoryContextSwitchTo(context);
+	return true;
 }
 
 void

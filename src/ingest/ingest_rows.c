@@ -38,7 +38,7 @@ common_values(const IngestSource *source, const IngestRow *row, Datum *values, c
 {
 	memset(nulls, ' ', N_COMMON);
 	values[0] = UUIDPGetDatum(&row->image_id);
-	values[1] = CStringGetTextDatum(source->name);
+	values[1] = CStringGetTextDatum(source->image_source);
 	values[2] = Int32GetDatum(row->partition);
 	values[3] = Int64GetDatum(row->offset);
 	set_text(row->key, 4, values, nulls);
@@ -125,8 +125,9 @@ row_insert_image(const IngestSource *source, const IngestRow *row, const ImageFa
 	set_text(row->batch_id, N_COMMON + 1, values, nulls);
 	set_text(row->uploaded_by, N_COMMON + 2, values, nulls);
 	statement_execute(&plan,
-					  "INSERT INTO imgpipe.images (" COMMON_COLUMNS ", content, batch_id, uploaded_by)"
-					  " VALUES (" COMMON_VALUES ", $8, $9, $10)",
+					  psprintf("INSERT INTO %s (" COMMON_COLUMNS ", content, batch_id, uploaded_by)"
+							   " VALUES (" COMMON_VALUES ", $8, $9, $10)",
+							   source->target ? source->target : "imgpipe.images"),
 					  SPI_OK_INSERT, lengthof(types), types, values, nulls);
 }
 

@@ -290,8 +290,8 @@ lag(void)
 	int			i;
 
 	for (i = 0; i < worker->n_partitions; i++)
-		total += Max(0, kafka_client_high_watermark(worker->client, worker->partitions[i].partition) -
-					 worker->partitions[i].next_offset);
+		total += Max(0, Min(kafka_client_high_watermark(worker->client, worker->partitions[i].partition),
+							worker->partitions[i].end_offset) - worker->partitions[i].next_offset);
 	return total;
 }
 
@@ -323,8 +323,8 @@ show_state(void)
 	for (i = 0; i < worker->n_partitions; i++)
 	{
 		const IngestPartition *partition = &worker->partitions[i];
-		int64		rest = kafka_client_high_watermark(worker->client, partition->partition) -
-			partition->fetched_offset;
+		int64		rest = Min(kafka_client_high_watermark(worker->client, partition->partition),
+							   partition->end_offset) - partition->fetched_offset;
 
 		/* Others may go on all the while. */
 		if (rest <= 0 || !TimestampDifferenceExceeds(partition->heard_at, GetCurrentTimestamp(), STALL_TIMEOUT))
@@ -489,6 +489,9 @@ turn(void)
 
 	if (!batch_has_news())
 	{
+		/* The last one to be through ends it; check_source() ends the others. */
+		if (worker->source->replay && replay_is_over(worker))
+			check_source();
 		if (rests())
 			return worker->client != NULL;
 		if (worker->assignment_stale)

@@ -4,6 +4,7 @@
 CREATE VIEW imgpipe.source_status AS
 	SELECT s.name, s.server, s.topic, s.owner,
 		CASE
+			WHEN NOT s.enabled AND w.alive OPERATOR(pg_catalog.=) 0 AND s.finished_at IS NOT NULL THEN 'finished'
 			WHEN NOT s.enabled AND w.alive OPERATOR(pg_catalog.=) 0 THEN 'stopped'
 			WHEN NOT s.enabled THEN 'stopping'
 			WHEN NOT imgpipe.workers_available() OR w.failed OPERATOR(pg_catalog.>) 0 THEN 'failed'
@@ -28,7 +29,7 @@ CREATE VIEW imgpipe.source_status AS
 	FROM imgpipe.sources s
 		CROSS JOIN LATERAL (
 			SELECT pg_catalog.count(*)::integer AS partitions,
-				pg_catalog.sum(GREATEST(ip.high_watermark OPERATOR(pg_catalog.-) ip.next_offset, 0))::bigint AS lag,
+				pg_catalog.sum(GREATEST(LEAST(ip.high_watermark, ip.end_offset) OPERATOR(pg_catalog.-) ip.next_offset, 0))::bigint AS lag,
 				COALESCE(pg_catalog.min(COALESCE(ip.last_timestamp, ip.updated_at))
 					FILTER (WHERE ip.high_watermark OPERATOR(pg_catalog.>) ip.next_offset),
 					pg_catalog.max(ip.last_timestamp)) AS behind_since,
@@ -55,7 +56,7 @@ CREATE VIEW imgpipe.source_status AS
 			FROM imgpipe.worker_slots() ws
 			WHERE ws.kind OPERATOR(pg_catalog.=) 'ingest' AND ws.object OPERATOR(pg_catalog.=) s.source_id) w;
 COMMENT ON VIEW imgpipe.source_status IS
-'One row a source: what it is doing now. state: stopped, stopping, starting, running, idle (all that there is, is ingested), waiting (more tasks than max_backlog are queued, or more messages than imgpipe.max_outbox wait to be sent), retrying (something is in the way, last_error says what, and it is tried again without end), failed (a worker ended; the controller starts it again after a while). messages, bytes and dead_letters count since start_source() or the start of the server, rates are over about 10 seconds. Who shall see this needs SELECT on the view and EXECUTE on imgpipe.worker_slots().';
+'One row a source: what it is doing now. state: stopped, stopping, starting, running, finished (a replay has ingested its range), idle (all that there is, is ingested), waiting (more tasks than max_backlog are queued, or more messages than imgpipe.max_outbox wait to be sent), retrying (something is in the way, last_error says what, and it is tried again without end), failed (a worker ended; the controller starts it again after a while). messages, bytes and dead_letters count since start_source() or the start of the server, rates are over about 10 seconds. Who shall see this needs SELECT on the view and EXECUTE on imgpipe.worker_slots().';
 COMMENT ON COLUMN imgpipe.source_status.since IS 'When a worker of the source last changed its state.';
 COMMENT ON COLUMN imgpipe.source_status.lag_messages IS 'Messages that are in the topic and not yet ingested, as of the last look (last_batch_at or a few seconds ago).';
 COMMENT ON COLUMN imgpipe.source_status.lag_seconds IS 'How long ago the last ingested message was made, in the partition furthest behind; 0 where none is behind.';
@@ -63,11 +64,11 @@ COMMENT ON COLUMN imgpipe.source_status.last_error IS 'The latest error of any o
 
 CREATE VIEW imgpipe.source_partitions AS
 	SELECT s.name, ip.partition, ip.next_offset, ip.high_watermark,
-		GREATEST(ip.high_watermark OPERATOR(pg_catalog.-) ip.next_offset, 0) AS lag_messages,
+		GREATEST(LEAST(ip.high_watermark, ip.end_offset) OPERATOR(pg_catalog.-) ip.next_offset, 0) AS lag_messages,
 		CASE WHEN ip.high_watermark OPERATOR(pg_catalog.>) ip.next_offset
 			THEN pg_catalog.round(pg_catalog.extract('epoch', pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-) COALESCE(ip.last_timestamp, ip.updated_at)), 1)
 			WHEN ip.high_watermark OPERATOR(pg_catalog.=) ip.next_offset THEN 0 END AS lag_seconds,
-		ip.last_offset, ip.last_timestamp, ip.messages, ip.bytes, ip.dead_letters, ip.ingested_to, ip.updated_at
+		ip.last_offset, ip.last_timestamp, ip.messages, ip.bytes, ip.dead_letters, ip.ingested_to, ip.end_offset, ip.updated_at
 	FROM imgpipe.sources s JOIN imgpipe.ingest_positions ip ON ip.source_id OPERATOR(pg_catalog.=) s.source_id
 	WHERE ip.partition OPERATOR(pg_catalog.%) s.slices OPERATOR(pg_catalog.=) s.slice;
 COMMENT ON VIEW imgpipe.source_partitions IS

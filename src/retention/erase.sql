@@ -172,7 +172,7 @@ BEGIN
 				AND (i.source_partition <> expire_images_of_key.source_partition OR i.source_offset < before_offset) IS NOT FALSE
 		UNION
 		SELECT c.image_id FROM imgpipe.chunked_images c JOIN imgpipe.sources s ON s.source_id = c.source_id
-			WHERE c.source_key = expire_images_of_key.source_key AND s.name = expire_images_of_key.source
+			WHERE c.source_key = expire_images_of_key.source_key AND coalesce(s.image_source, s.name) = expire_images_of_key.source
 				AND c.due_at IS NOT NULL AND c.image_id >= imgpipe.fence()
 				AND (c.source_partition <> expire_images_of_key.source_partition OR c.first_offset < before_offset)) k;
 	IF expired IS NOT NULL THEN
