@@ -11,7 +11,7 @@ CREATE FUNCTION trial.step(name text, number bigint) RETURNS text LANGUAGE plpgs
 DECLARE
 	step text;
 BEGIN
-	FOR attempt IN 0 .. 20 LOOP
+	FOR attempt IN 0 .. 500 LOOP
 		SELECT name || coalesce('(' || string_agg(argument || '=' || CASE type
 				WHEN 'integer' THEN floor(lowest + r * (highest - lowest))::text
 				WHEN 'number' THEN round((lowest + r * (highest - lowest))::numeric, 3)::text
@@ -20,7 +20,7 @@ BEGIN
 				WHEN 'color' THEN left('#' || lpad(to_hex((r * 4294967295)::bigint), 8, '0'), 7 + 2 * (attempt % 2))
 				WHEN 'text' THEN quote_literal(left('Aé 7?Ωx', 1 + (r * 6)::integer)) END, ', ') || ')', '')
 			INTO step
-			FROM (SELECT *, trial.random(number * 32 + attempt, name || argument) AS r,
+			FROM (SELECT *, trial.random(number * 512 + attempt, name || argument) AS r,
 					greatest(minimum, -200) AS lowest, least(maximum, CASE
 						WHEN argument = 'max_bytes' THEN 20000
 						WHEN name = 'pages' THEN 3
@@ -28,7 +28,7 @@ BEGIN
 						ELSE 200 END) AS highest
 				FROM imgpipe.pipeline_operations()
 				WHERE operation = name AND argument IS NOT NULL AND
-					(required OR name = 'resize' OR trial.random(number * 32 + attempt, argument || name) < 0.4)) chosen;
+					(required OR name = 'resize' OR trial.random(number * 512 + attempt, argument || name) < 0.4)) chosen;
 		BEGIN
 			PERFORM step::imgpipe.pipeline;
 			RETURN step;
