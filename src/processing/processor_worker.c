@@ -147,6 +147,16 @@ keep_lease(void)
 	leased_at = now;
 }
 
+/* After the commit: until then whoever ends us leaves them to be given back. */
+static void
+settle(List *tasks)
+{
+	ListCell   *cell;
+
+	foreach(cell, tasks)
+		((Task *) lfirst(cell))->settled = true;
+}
+
 /* Gives back those of the tasks that are not settled. */
 static void
 give_back(List *tasks, int delay)
@@ -161,9 +171,9 @@ give_back(List *tasks, int delay)
 
 		if (!task->settled)
 			queue_release(task, delay);
-		task->settled = true;
 	}
 	queue_commit(&scope);
+	settle(tasks);
 }
 
 /*
@@ -210,7 +220,6 @@ fail_task(Task *task, int sqlerrcode, const char *reason, const char *detail, bo
 		log_failure(task, buried, reason);
 		slot_count(0, 0, 1);
 	}
-	task->settled = true;
 }
 
 /* What was wrong, and where, for the author of a function. */
@@ -253,6 +262,7 @@ fail_tasks(List *tasks, const ErrorData *error)
 			fail_task(task, error->sqlerrcode, error->message, error_detail(error), false);
 	}
 	queue_commit(&scope);
+	settle(tasks);
 }
 
 /* Whatever settings, temporary tables or locks a function has left behind. */
@@ -445,10 +455,10 @@ make_renditions(List *tasks)
 				queue_write_rendition(task, i, outcome->outputs[i]);
 			n_done++;
 		}
-		task->settled = true;
 	}
 	queue_complete(&first->image_id);
 	queue_commit(&scope);
+	settle(tasks);
 	if (n_done > 0)
 		slot_count(n_done, IMAGE_LENGTH(image), 0);
 }

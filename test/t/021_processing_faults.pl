@@ -2,6 +2,7 @@
 use strict;
 use warnings;
 
+use IPC::Run;
 use ImgpipeTest;
 use PostgreSQL::Test::Utils;
 use Test::More;
@@ -16,7 +17,7 @@ my $node = new_cluster('main',
 
 sub query { return $node->safe_psql('postgres', $_[0]) }
 
-my @mass = mass_images(1201);
+my @mass = mass_images(1202);
 my $inserted = 0;
 
 sub insert_images
@@ -105,6 +106,26 @@ insert_images(300);
 wait_for_midst(800);
 $node->restart;
 check_outputs('a restart');
+
+# So does a worker that is told to end between two tasks of an image: it waits for a row that somebody else is writing
+
+sub set_processors { query("ALTER SYSTEM SET imgpipe.max_processors = $_[0]"); query('SELECT pg_reload_conf()') }
+
+set_processors(0);
+ok(poll_code(sub { (my @pids = worker_pids($node, 'processor')) == 0 }), 'no worker');
+insert_images(1);
+my $writer = IPC::Run::start([ 'psql', '-X', '-d', $node->connstr('postgres') . ' application_name=writer', '-c', q[
+	BEGIN;
+	INSERT INTO imgpipe.renditions (image_id, processor, name, version, content)
+		SELECT image_id, 'gray', 'gray', 1, content FROM imgpipe.images WHERE batch_id = '] . $inserted . q[';
+	SELECT pg_sleep(600)] ], '>', '/dev/null', '2>', '/dev/null');
+ok(poll_until($node, q[SELECT wait_event FROM pg_stat_activity WHERE application_name = 'writer'], 'PgSleep'), 'a row is being written');
+set_processors(1);
+ok(poll_until($node, q[SELECT wait_event_type FROM pg_stat_activity WHERE backend_type = 'imgpipe processor'], 'Lock'), 'a worker waits for it');
+query(q[SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'imgpipe processor']);
+query(q[SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'writer']);
+$writer->finish;
+check_outputs('a worker told to end');
 
 # A function that does not let itself be cancelled takes its worker with it, and becomes a dead letter all the same
 
