@@ -50,11 +50,32 @@ partitions_assign(IngestWorker *worker)
 	worker->last_progress = GetCurrentTimestamp();
 }
 
+/*
+ * A topic that is not there, or has less than it had, may be another one by
+ * now.  Its partitions are found out one by one, so none is read on before it
+ * has shown its last message.
+ */
+static void
+suspect_all(IngestWorker *worker)
+{
+	int			i;
+
+	for (i = 0; i < worker->n_partitions; i++)
+	{
+		IngestPartition *partition = &worker->partitions[i];
+
+		/* Those that are to show it already go on with that. */
+		worker->assignment_stale |= !partition->suspect && !partition->blocked;
+		partition->suspect = true;
+	}
+}
+
 static void
 block(IngestWorker *worker, IngestPartition *partition, const char *reason)
 {
 	partition->blocked = true;
 	strlcpy(partition->error, reason, sizeof(partition->error));
+	suspect_all(worker);
 	worker->assignment_stale = true;
 	worker->blocked_since = GetCurrentTimestamp();
 }
@@ -244,6 +265,9 @@ take_event(IngestWorker *worker)
 		case KAFKA_OUT_OF_RANGE:
 			take_out_of_range(worker, &event);
 			break;
+		case KAFKA_TOPIC_GONE:
+			suspect_all(worker);
+			/* FALLTHROUGH */
 		case KAFKA_PARTITION_ERROR:
 			partition = partition_find(worker, event.partition);
 			if (partition == NULL || partition->blocked)

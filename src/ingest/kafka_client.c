@@ -233,6 +233,10 @@ read_error(rd_kafka_event_t *source, KafkaEvent *event)
 		case RD_KAFKA_RESP_ERR_COORDINATOR_LOAD_IN_PROGRESS:
 		case RD_KAFKA_RESP_ERR_NOT_COORDINATOR:
 			return KAFKA_NOTHING;
+		case RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART:
+		case RD_KAFKA_RESP_ERR__UNKNOWN_TOPIC:
+		case RD_KAFKA_RESP_ERR__UNKNOWN_PARTITION:
+			return event->partition >= 0 ? KAFKA_TOPIC_GONE : KAFKA_BROKER_ERROR;
 		default:
 			return event->partition >= 0 ? KAFKA_PARTITION_ERROR : KAFKA_BROKER_ERROR;
 	}

@@ -41,6 +41,7 @@ typedef enum KafkaEventKind
 	KAFKA_END_OF_PARTITION,		/* offset: where the next message will be */
 	KAFKA_OUT_OF_RANGE,			/* the assigned offset does not exist; partition stands still */
 	KAFKA_PARTITION_ERROR,		/* the library goes on trying */
+	KAFKA_TOPIC_GONE,			/* the same, and there may be another topic of that name soon */
 	KAFKA_BROKER_ERROR,			/* of one broker; the library goes on trying */
 	KAFKA_UNREACHABLE,			/* no broker can be reached; likewise */
 	KAFKA_COMMITTED,			/* the answer to kafka_client_commit(); error is empty where it went well */

@@ -175,6 +175,7 @@ take_event(TopicReader *reader)
 					 errhint("Without from_offset a partition is read from its beginning.")));
 			break;
 		case KAFKA_PARTITION_ERROR:
+		case KAFKA_TOPIC_GONE:
 		case KAFKA_BROKER_ERROR:
 		case KAFKA_UNREACHABLE:
 			/* It goes on trying, and if it does in vain, these are the words. */

@@ -38,6 +38,9 @@ my $began = time;
 for my $topic (@topics)
 {
 	$broker->delete_topic($topic);
+	# A topic that is there again between two of librdkafka's questions is not told from the old one: see docs/kafka.md.
+	ok(poll_until($node, "SELECT state, last_error FROM imgpipe.source_status WHERE name = '$topic'", qr/^retrying\|.*(unknown topic|does not exist)/i), "$topic: its end is seen")
+	  unless $topic eq 'unread';
 	next unless defined $new{$topic};
 	$broker->create_topic($topic, 2);
 	produce($topic, 'new', 2, $new{$topic}) if $new{$topic};

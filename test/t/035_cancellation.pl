@@ -89,7 +89,8 @@ for my $i (0 .. $#rest)
 	$most = $decoders if $decoders > $most;
 	($worst, $worst_command) = ($late, $list[$i]) if $outcome eq '57014' && $late > $worst;
 }
-is_deeply([ grep { !/^(done|57014)$/ } keys %outcomes ], [], 'each was done or cancelled') or diag(explain(\%outcomes));
+# A pipeline by chance may not fit the image, or be more than a limit allows.
+is_deeply([ grep { !/^(done|57014|22023|54000)$/ } keys %outcomes ], [], 'each was done or cancelled') or diag(explain(\%outcomes));
 cmp_ok($outcomes{57014}, '>', @list / 4, "$outcomes{57014} of " . @list . ' were cancelled');
 diag(sprintf 'statement_timeout: at most %.0f ms late, in %s', $worst, $worst_command);
 cmp_ok($most, '<=', 1, 'never more than one decoder');
@@ -124,8 +125,8 @@ while ($harness->pumpable)
 }
 $harness->finish;
 my @errors = split /\n/, $errors;
-cmp_ok(scalar @errors, '>', 0, "pg_cancel_backend() sent $sent times, " . @errors . ' queries cancelled');
-is_deeply([ grep { !/57014/ } @errors ], [], 'and none failed otherwise');
+cmp_ok(scalar(grep {/57014/} @errors), '>', 0, "pg_cancel_backend() sent $sent times, " . @errors . ' queries ended');
+is_deeply([ grep { !/(57014|22023|54000)$/ } @errors ], [], 'and none failed otherwise');
 diag(sprintf 'pg_cancel_backend(): ended at most %.0f ms later, psql and its connections included', $slowest * 1000);
 ok(poll_code(sub { (my @pids = decoder_pids($node)) == 0 }), 'without leaving a decoder');
 
