@@ -48,8 +48,6 @@ PGDLLEXPORT void imgpipe_ingest_main(Datum argument);
 
 static IngestWorker *worker = NULL;
 
-static char reported[KAFKA_ERROR_SIZE];	/* the problem that the log knows of */
-
 /* Ends the worker where the controller asks for it; outside of transactions. */
 void
 ingest_check_stop(void)
@@ -64,32 +62,10 @@ ingest_check_stop(void)
 		proc_exit(0);
 }
 
-/* Shows a problem in source_status, and once in the log. */
-static void
-show_problem(const char *problem)
-{
-	slot_set_error(WORKER_RETRYING, problem);
-	if (strncmp(problem, reported, sizeof(reported) - 1) == 0)
-		return;
-	strlcpy(reported, problem, sizeof(reported));
-	ereport(LOG,
-			(errmsg("imgpipe ingest is held up: %s", problem)));
-}
-
-static void
-problem_over(WorkerState state)
-{
-	slot_set_state(state);
-	if (reported[0] != '\0')
-		ereport(LOG,
-				(errmsg("imgpipe ingest goes on")));
-	reported[0] = '\0';
-}
-
 static void
 show_outage(void)
 {
-	show_problem(worker->broker_error[0] ? psprintf("%s (%s)", worker->outage, worker->broker_error) : worker->outage);
+	worker_held_up(worker->broker_error[0] ? psprintf("%s (%s)", worker->outage, worker->broker_error) : worker->outage);
 }
 
 static void
@@ -190,7 +166,7 @@ cluster_is_the_same(void)
 	}
 	if (strcmp(cluster_id, worker->source->cluster_id) == 0)
 		return true;
-	show_problem(psprintf("server \"%s\" leads to Kafka cluster %s now, and source \"%s\" was ingested from %s: "
+	worker_held_up(psprintf("server \"%s\" leads to Kafka cluster %s now, and source \"%s\" was ingested from %s: "
 						  "imgpipe.seek_source() says where to go on there",
 						  worker->source->server, cluster_id, worker->source->name, worker->source->cluster_id));
 	return false;
@@ -229,7 +205,7 @@ session_begin(void)
 			proc_exit(0);
 		if (!started_here(worker->source))
 		{
-			show_problem(psprintf("source \"%s\" was started in another database, of which this is a copy: "
+			worker_held_up(psprintf("source \"%s\" was started in another database, of which this is a copy: "
 								  "SELECT imgpipe.adopt_source('%s') has it ingest here too",
 								  worker->source->name, worker->source->name));
 			session_end();
@@ -237,7 +213,7 @@ session_begin(void)
 		}
 		if (!worker->source->may_use_server)
 		{
-			show_problem(psprintf("permission denied for foreign server %s: its owner can GRANT USAGE to %s",
+			worker_held_up(psprintf("permission denied for foreign server %s: its owner can GRANT USAGE to %s",
 								  worker->source->server, worker->source->owner_name));
 			session_end();
 			return false;
@@ -315,7 +291,7 @@ show_state(void)
 	{
 		if (worker->partitions[i].error[0] != '\0')
 		{
-			show_problem(worker->partitions[i].error);
+			worker_held_up(worker->partitions[i].error);
 			return;
 		}
 		caught_up = caught_up && worker->partitions[i].at_end;
@@ -336,13 +312,13 @@ show_state(void)
 	}
 	if (stalled != NULL)
 	{
-		show_problem(stalled);
+		worker_held_up(stalled);
 		if (worker->batch.n == 0 &&
 			TimestampDifferenceExceeds(worker->last_progress, GetCurrentTimestamp(), STALL_TIMEOUT))
 			session_end();
 		return;
 	}
-	problem_over(caught_up ? WORKER_IDLE : WORKER_RUNNING);
+	worker_goes_on(caught_up ? WORKER_IDLE : WORKER_RUNNING);
 }
 
 /*
@@ -463,7 +439,7 @@ rests(void)
 	if (!backlog_is_long(worker->source))
 		return false;
 	slot_set_lag(lag());
-	problem_over(WORKER_WAITING);
+	worker_goes_on(WORKER_WAITING);
 	worker_sleep(BACKLOG_INTERVAL, wait_event_idle());
 	worker->last_progress = GetCurrentTimestamp();
 	if (worker->last_progress >= worker->next_look)
@@ -483,7 +459,7 @@ turn(void)
 		batch_begin();
 	if (worker->chunks_due && !chunks_settle(worker, error))
 	{
-		show_problem(error);
+		worker_held_up(error);
 		return false;
 	}
 
@@ -504,7 +480,7 @@ turn(void)
 	{
 		if (!batch_probe(worker, error))
 		{
-			show_problem(error);
+			worker_held_up(error);
 			return false;
 		}
 		batch_write(worker);
@@ -549,7 +525,7 @@ guarded_turn(void)
 			ReThrowError(error);
 		if (worker->partitions == NULL)
 			session_end();
-		show_problem(error->detail ? psprintf("%s: %s", error->message, error->detail) : error->message);
+		worker_held_up(error->detail ? psprintf("%s: %s", error->message, error->detail) : error->message);
 	}
 	PG_END_TRY();
 	MemoryContextSwitchTo(worker->context);

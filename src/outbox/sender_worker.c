@@ -88,7 +88,6 @@ static KafkaProducer *producer = NULL;
 static List *held_topics = NIL;
 static uint64 sessions = 0;		/* of the producer, counted */
 static int	one_by_one = 0;		/* so many are sent alone: a broker refused all of a batch for one */
-static char reported[KAFKA_ERROR_SIZE]; /* the problem that the log knows of */
 
 static void
 check_stop(void)
@@ -110,28 +109,6 @@ end_at_exit(int code, Datum argument)
 	if (session_context)
 		MemoryContextDelete(session_context);
 	session_context = NULL;
-}
-
-/* Shows a problem in outbox_status, and once in the log. */
-static void
-show_problem(const char *problem)
-{
-	slot_set_error(WORKER_RETRYING, problem);
-	if (strncmp(problem, reported, sizeof(reported) - 1) == 0)
-		return;
-	strlcpy(reported, problem, sizeof(reported));
-	ereport(LOG,
-			(errmsg("imgpipe sender is held up: %s", problem)));
-}
-
-static void
-problem_over(WorkerState state)
-{
-	slot_set_state(state);
-	if (reported[0] != '\0')
-		ereport(LOG,
-				(errmsg("imgpipe sender goes on")));
-	reported[0] = '\0';
 }
 
 /* The sender, in the current memory context, or NULL where it is gone. */
@@ -227,14 +204,14 @@ look(void)
 		session_end();
 	if (!now->started_here)
 	{
-		show_problem(psprintf("server \"%s\" was sent to from another database, of which this is a copy: "
+		worker_held_up(psprintf("server \"%s\" was sent to from another database, of which this is a copy: "
 							  "SELECT imgpipe.adopt_outbox() has it send here too", now->server));
 		session_end();
 		return false;
 	}
 	if (!now->may_use_server)
 	{
-		show_problem(psprintf("permission denied for foreign server %s: its owner can GRANT USAGE to %s",
+		worker_held_up(psprintf("permission denied for foreign server %s: its owner can GRANT USAGE to %s",
 							  now->server, now->owner_name));
 		session_end();
 		return false;
@@ -518,7 +495,7 @@ send(OutboxMessage *messages, int n)
 		{
 			if (report.kind == KAFKA_HELD_UP)
 			{
-				show_problem(psprintf("Kafka does not take messages: %s", report.error));
+				worker_held_up(psprintf("Kafka does not take messages: %s", report.error));
 				continue;
 			}
 			set_outcome(&messages[report.number], report.kind, report.error);
@@ -528,8 +505,8 @@ send(OutboxMessage *messages, int n)
 		if (missing == 0)
 			break;
 		check_stop();
-		if (TimestampDifferenceExceeds(heard_at, GetCurrentTimestamp(), SILENCE) && reported[0] == '\0')
-			show_problem("Kafka has not answered for 30 seconds");
+		if (TimestampDifferenceExceeds(heard_at, GetCurrentTimestamp(), SILENCE) && !worker_is_held_up())
+			worker_held_up("Kafka has not answered for 30 seconds");
 		if (TimestampDifferenceExceeds(looked_at, GetCurrentTimestamp(), LOOK_INTERVAL))
 		{
 			uint64		session = sessions;
@@ -590,10 +567,10 @@ show_state(WorkerState state)
 	{
 		HeldTopic  *topic = linitial(held_topics);
 
-		show_problem(psprintf("topic \"%s\" does not take messages: %s", topic->name, topic->error));
+		worker_held_up(psprintf("topic \"%s\" does not take messages: %s", topic->name, topic->error));
 	}
 	else
-		problem_over(state);
+		worker_goes_on(state);
 }
 
 /* One turn; the number of messages that were settled, or -1 where it is to be tried again after a while. */
@@ -614,7 +591,7 @@ turn(void)
 		show_state(WORKER_IDLE);
 		return 0;
 	}
-	if (held_topics == NIL && reported[0] == '\0')
+	if (held_topics == NIL && !worker_is_held_up())
 		slot_set_state(WORKER_RUNNING);
 	reached = send(messages, n);
 	judge(messages, n);
@@ -647,7 +624,7 @@ guarded_turn(void)
 		if (ERRCODE_TO_CATEGORY(error->sqlerrcode) == ERRCODE_INTERNAL_ERROR)
 			ReThrowError(error);
 		session_end();
-		show_problem(error->detail ? psprintf("%s: %s", error->message, error->detail) : error->message);
+		worker_held_up(error->detail ? psprintf("%s: %s", error->message, error->detail) : error->message);
 	}
 	PG_END_TRY();
 	MemoryContextSwitchTo(turn_context);

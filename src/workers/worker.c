@@ -247,6 +247,35 @@ wait_event_decoder(void)
 	return event;
 }
 
+static char held_up_by[400];	/* the problem that the log knows of */
+
+void
+worker_held_up(const char *problem)
+{
+	slot_set_error(WORKER_RETRYING, problem);
+	if (strncmp(problem, held_up_by, sizeof(held_up_by) - 1) == 0)
+		return;
+	strlcpy(held_up_by, problem, sizeof(held_up_by));
+	ereport(LOG,
+			(errmsg("%s is held up: %s", MyBgworkerEntry->bgw_type, problem)));
+}
+
+void
+worker_goes_on(WorkerState state)
+{
+	slot_set_state(state);
+	if (worker_is_held_up())
+		ereport(LOG,
+				(errmsg("%s goes on", MyBgworkerEntry->bgw_type)));
+	held_up_by[0] = '\0';
+}
+
+bool
+worker_is_held_up(void)
+{
+	return held_up_by[0] != '\0';
+}
+
 uint32
 wait_event_kafka(void)
 {

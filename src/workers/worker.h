@@ -15,6 +15,7 @@
 
 #include "executor/spi.h"
 #include "postmaster/bgworker.h"
+#include "workers/shared_state.h"
 
 /* Travels in bgw_extra: Oids and numbers only. */
 typedef struct WorkerArguments
@@ -45,6 +46,13 @@ extern const WorkerArguments *worker_start(void);
 extern void worker_transaction_begin(const char *activity);
 extern void worker_transaction_commit(void);
 extern void worker_transaction_abort(void);
+
+/* Something is in the way of our work: in our slot, and once in the log. */
+extern void worker_held_up(const char *problem);
+
+/* Nothing is any more; with the state for our slot. */
+extern void worker_goes_on(WorkerState state);
+extern bool worker_is_held_up(void);
 
 /* False once the extension is gone from this database; inside a transaction. */
 extern bool worker_extension_exists(void);
