@@ -103,6 +103,8 @@ become_owner(void)
 
 	set("search_path", "pg_catalog, pg_temp");
 	set("lock_timeout", STEP_LOCK_TIMEOUT);
+	/* It is the check for deadlocks that ends an autovacuum which is in the way: it must come first. */
+	set("deadlock_timeout", "100ms");
 	set("session_replication_role", "replica");
 	/* A step that is lost in a crash is done again; the one that drops waits for the disk by itself. */
 	set("synchronous_commit", "off");

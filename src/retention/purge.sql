@@ -370,6 +370,7 @@ CREATE FUNCTION imgpipe.purge_next_partition() RETURNS boolean
 	SET search_path = pg_catalog, pg_temp
 	SET session_replication_role = replica
 	SET lock_timeout = '200ms'
+	SET deadlock_timeout = '100ms'
 AS $$
 DECLARE
 	due record;

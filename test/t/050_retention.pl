@@ -86,6 +86,24 @@ ok(nothing_overdue(), 'and when the reader ends, all goes');
 $reader->quit;
 ok(poll_until($node, q[SELECT count(*) FROM imgpipe.purge_ledger WHERE deadline_to >= '2020-02-01' AND deadline_to < '2020-03-01'], 3), 'each once');
 
+# An autovacuum of what is to be dropped is ended.
+
+{
+	my $log_before = -s $node->logfile;
+	query(q[ALTER SYSTEM SET imgpipe.fault_point = 'counted'; SELECT pg_reload_conf()]);
+	make_overdue('2020-04-01', 1, 1000);
+	ok(poll_code(sub { slurp_file($node->logfile, $log_before) =~ /fault point "counted" reached/ }), 'all is detached');
+	query('SELECT imgpipe.stop_workers()');
+	ok(poll_until($node, q[SELECT count(*) FROM pg_stat_activity WHERE backend_type LIKE 'imgpipe %' AND backend_type <> 'imgpipe launcher'], 0), 'the workers stop');
+	query('ALTER TABLE imgpipe_partitions.images_20200401_00 SET (autovacuum_vacuum_insert_threshold = 1, autovacuum_vacuum_cost_delay = 100, autovacuum_vacuum_cost_limit = 1)');
+	query(q[ALTER SYSTEM RESET imgpipe.fault_point; ALTER SYSTEM SET autovacuum = on; ALTER SYSTEM SET autovacuum_naptime = '1s'; SELECT pg_reload_conf()]);
+	ok(poll_until($node, q[SELECT count(*) > 0 FROM pg_stat_activity WHERE query LIKE 'autovacuum: VACUUM %images_20200401_00%'], 't'), 'an autovacuum is at it');
+	query('SELECT imgpipe.start_workers()');
+	ok(poll_until($node, 'SELECT count(*) FROM imgpipe.purges', 0), 'it is dropped');
+	like(slurp_file($node->logfile, $log_before), qr/canceling autovacuum task/, 'after the autovacuum was ended');
+	query('ALTER SYSTEM RESET autovacuum; ALTER SYSTEM RESET autovacuum_naptime; SELECT pg_reload_conf()');
+}
+
 # A prepared transaction is in the way as well, and has no process to name.
 
 query(q[BEGIN; SELECT count(*) FROM imgpipe.images; PREPARE TRANSACTION 'in the way']);
