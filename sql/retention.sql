@@ -59,6 +59,8 @@ SELECT t.name FROM imgpipe.partitioned_tables t
 	WHERE (SELECT count(*) FROM pg_policy p JOIN pg_class c ON c.oid = p.polrelid AND c.relrowsecurity
 		WHERE p.polrelid = t.parent AND p.polcmd = '*' AND NOT p.polpermissive
 			AND (pg_get_expr(p.polqual, p.polrelid) LIKE '%fence()%' OR pg_get_expr(p.polwithcheck, p.polrelid) LIKE '%horizon()%')) <> 2;
+-- and no partition can be read by itself
+SELECT p.partition FROM imgpipe.partitions p JOIN pg_class c ON c.oid = p.partition WHERE NOT c.relrowsecurity OR EXISTS (SELECT FROM pg_policy o WHERE o.polrelid = c.oid);
 
 -- seal, count, drop, ledger
 SELECT overdue('2020-03-01'), overdue('2020-03-02');
@@ -126,7 +128,40 @@ SET ROLE regress_imgpipe_reader;
 SELECT (SELECT count(*) FROM imgpipe.images) AS images, (SELECT count(*) FROM invokers) AS invokers, (SELECT count(*) FROM readers) AS readers,
 	(SELECT count(*) FROM owners) AS owners, (SELECT count(*) FROM nested) AS nested, (SELECT count(*) FROM nested_deeper) AS nested_deeper, (SELECT count(*) FROM imgpipe.images i JOIN invokers USING (image_id)) AS joined;
 COPY imgpipe.images (source_key) TO STDOUT;
+SELECT count(*) FROM imgpipe_partitions.images_20200306_00;
 RESET ROLE;
+-- nor by who may read everything, but for the bytes in TOAST tables
+ALTER ROLE regress_imgpipe_reader LOGIN;
+GRANT pg_read_all_data TO regress_imgpipe_reader;
+SET ROLE regress_imgpipe_reader;
+SELECT (SELECT count(*) FROM imgpipe_partitions.images_20200306_00) AS partition, (SELECT count(*) FROM imgpipe.images) AS images;
+RESET ROLE;
+SELECT * FROM imgpipe.retention_report() WHERE item = 'unfenced_role' AND value = 'regress_imgpipe_reader';
+ALTER ROLE regress_imgpipe_reader NOLOGIN BYPASSRLS;
+SELECT * FROM imgpipe.retention_report() WHERE item = 'unfenced_role' AND value = 'regress_imgpipe_reader';
+ALTER ROLE regress_imgpipe_reader NOBYPASSRLS;
+REVOKE pg_read_all_data FROM regress_imgpipe_reader;
+SELECT * FROM imgpipe.retention_report() WHERE item = 'unfenced_role' AND value = 'regress_imgpipe_reader';
+-- a procedure that goes on after COMMIT does not see what has expired since it began
+GRANT INSERT ON imgpipe.images TO regress_imgpipe_reader;
+CREATE PROCEDURE outlive(picture bytea, INOUT began_before boolean DEFAULT NULL, INOUT images bigint DEFAULT NULL) LANGUAGE plpgsql AS $$
+DECLARE
+	deadline timestamptz;
+BEGIN
+	INSERT INTO imgpipe.images (image_id, content, source_key) VALUES (imgpipe.new_image_id(clock_timestamp() + interval '1 second'), picture, 'short')
+		RETURNING imgpipe.purge_at(image_id) INTO deadline;
+	WHILE clock_timestamp() < deadline LOOP
+		PERFORM pg_sleep(0.01);
+	END LOOP;
+	COMMIT;
+	SELECT statement_timestamp() < deadline, count(*) INTO began_before, images FROM imgpipe.images WHERE source_key = 'short';
+END$$;
+SELECT encode(file, 'hex') AS picture FROM samples WHERE name = 'jpeg' \gset
+SET ROLE regress_imgpipe_reader;
+CALL outlive(decode(:'picture', 'hex'));
+RESET ROLE;
+DROP PROCEDURE outlive;
+DELETE FROM imgpipe.images WHERE source_key = 'short';
 SELECT value, regexp_replace(detail, 'of .*, whom', 'of #, whom') AS detail, hint FROM imgpipe.retention_report() WHERE value LIKE 'view %';
 SELECT place, detail, hint FROM imgpipe.retention_residue() WHERE place ~ '^(materialized view|publication)';
 SELECT imgpipe.purge_next_partition();

@@ -145,6 +145,13 @@ BEGIN
 			format('It reads with the rights of %s, whom the read fence does not hold for.', v.owner),
 			format('ALTER VIEW %s SET (security_invoker = true);', v.view)
 		FROM imgpipe.unfenced_views() v WHERE NOT v.materialized;
+	RETURN QUERY SELECT 'unfenced_role', r.rolname::text,
+			CASE WHEN r.rolbypassrls THEN 'With BYPASSRLS it sees images past their deadline, until they are dropped.'
+				ELSE 'With pg_read_all_data it reads TOAST tables, which have the bytes of images past their deadline until they are dropped.' END,
+			'Only backups need such a role.'
+		FROM pg_roles r
+		WHERE NOT r.rolsuper AND (r.rolbypassrls OR (r.rolcanlogin AND pg_has_role(r.oid, 'pg_read_all_data', 'USAGE')))
+		ORDER BY r.rolname;
 	RETURN QUERY SELECT 'problem', format('the ledger cannot be sent to topic "%s"', a.topic), format('Server "%s" does not exist.', a.server),
 			format('CREATE SERVER %I FOREIGN DATA WRAPPER imgpipe_kafka ...; or SELECT imgpipe.send_ledger_to(%L, %L, send => false);', a.server, a.server, a.topic)
 		FROM imgpipe.ledger_anchors a WHERE NOT EXISTS (SELECT FROM pg_foreign_server s WHERE s.srvname = a.server);
@@ -156,7 +163,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION imgpipe.retention_report() IS
-'How retention stands. Items: overdue_rows (0, but for the moments of a purge) and hidden_rows; worst_lateness of the ledger; oldest_image, by its deadline; the three next_drop; partitions_until; held_images; and each problem, with what to do. Counts rows only in partitions that are due. Only the owner may, unless granted.';
+'How retention stands. Items: overdue_rows (0, but for the moments of a purge) and hidden_rows; worst_lateness of the ledger; oldest_image, by its deadline; the three next_drop; partitions_until; held_images; each unfenced_role, which the read fence does not hold for; and each problem, with what to do. Counts rows only in partitions that are due. Only the owner may, unless granted.';
 REVOKE EXECUTE ON FUNCTION imgpipe.retention_report() FROM PUBLIC;
 
 

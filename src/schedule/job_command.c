@@ -135,7 +135,10 @@ job_command_run(const char *command, JobRows *rows)
 		bool		last = lnext(statements, cell) == NULL;
 
 		if (!in_transaction)
+		{
+			SetCurrentStatementStartTimestamp();
 			StartTransactionCommand();
+		}
 		in_transaction = true;
 		if (list_length(statements) > 1)
 			BeginImplicitTransactionBlock();

@@ -145,11 +145,16 @@ imgpipe_first_image_id(PG_FUNCTION_ARGS)
 /*
  * A row is hidden once its deadline has come.  The deadline stands in whole
  * milliseconds, so the first id still visible has the next one.
+ *
+ * The statement of a procedure that goes on after a COMMIT began long ago; its
+ * transaction did not.
  */
 Datum
 imgpipe_fence(PG_FUNCTION_ARGS)
 {
-	PG_RETURN_UUID_P(id_of_deadline(GetCurrentStatementStartTimestamp() + 1, false));
+	TimestampTz now = Max(GetCurrentStatementStartTimestamp(), GetCurrentTransactionStartTimestamp());
+
+	PG_RETURN_UUID_P(id_of_deadline(now + 1, false));
 }
 
 /* What first_image_id() makes: a bound, not an image's id, but it has a deadline. */

@@ -47,7 +47,9 @@ COMMENT ON VIEW imgpipe.partitions IS
 
 /*
  * Made as a table of its own and then attached, and not as PARTITION OF: that
- * would lock the parent against everybody, behind the longest reader.
+ * would lock the parent against everybody, behind the longest reader.  With
+ * row-level security and no policy nobody but the owner reads it by itself:
+ * pg_read_all_data has USAGE on every schema.
  */
 CREATE FUNCTION imgpipe.create_partition(parent regclass, deadline_from timestamptz, deadline_to timestamptz) RETURNS void
 	LANGUAGE plpgsql VOLATILE STRICT PARALLEL UNSAFE
@@ -61,11 +63,9 @@ BEGIN
 		INTO name FROM pg_class c WHERE c.oid = parent;
 	EXECUTE format('CREATE TABLE %s (LIKE %s INCLUDING DEFAULTS INCLUDING CONSTRAINTS INCLUDING GENERATED INCLUDING STORAGE INCLUDING COMPRESSION)',
 		name, parent);
-	SELECT string_agg(format('ALTER %I SET STATISTICS 0', a.attname), ', ') INTO unsampled
+	SELECT concat(string_agg(format(', ALTER %I SET STATISTICS 0', a.attname), '')) INTO unsampled
 		FROM pg_attribute a WHERE a.attrelid = parent AND a.attnum > 0 AND NOT a.attisdropped AND a.attstattarget = 0;
-	IF unsampled IS NOT NULL THEN
-		EXECUTE format('ALTER TABLE %s %s', name, unsampled);
-	END IF;
+	EXECUTE format('ALTER TABLE %s ENABLE ROW LEVEL SECURITY %s', name, unsampled);
 	EXECUTE format('ALTER TABLE %s ATTACH PARTITION %s FOR VALUES FROM (%L) TO (%L)',
 		parent, name, imgpipe.first_image_id(deadline_from), imgpipe.first_image_id(deadline_to));
 END
