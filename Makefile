@@ -122,7 +122,7 @@ uninstall: uninstall-decoder
 uninstall-decoder:
 	rm -f '$(DESTDIR)$(pkglibdir)/$(DECODER)'
 
-.PHONY: demo demo-stop test bench docs
+.PHONY: demo demo-stop test test-matrix bench docs
 docs:
 	@docs/make_operations
 demo:
@@ -131,6 +131,8 @@ demo-stop:
 	@test/demo_stop
 test:
 	@test/run
+test-matrix:
+	@test/matrix
 bench:
 	@test/bench/run
 

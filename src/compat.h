@@ -70,6 +70,11 @@ bytea_input_safe(char *text, struct Node *escontext, Datum *value)
 #define database_is_owned(database) pg_database_ownercheck(database, GetUserId())
 #endif
 
+/* PostgreSQL 18 says in front of a function that it does not return. */
+#if PG_VERSION_NUM < 180000
+#define pg_noreturn pg_attribute_noreturn()
+#endif
+
 /* PostgreSQL 18 took run_once out of PortalRun. */
 #if PG_VERSION_NUM >= 180000
 #define portal_run_all(portal, receiver, completion) \

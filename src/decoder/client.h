@@ -55,6 +55,6 @@ extern bytea *decoder_metadata(const Image *image, DecoderOperation operation);
 /* What the sandbox refused, as lines of text; see DECODER_SELF_TEST. */
 extern char *decoder_self_test(void);
 
-extern void decoder_throw(const DecoderFailure *failure) pg_attribute_noreturn();
+pg_noreturn extern void decoder_throw(const DecoderFailure *failure);
 
 #endif							/* IMGPIPE_DECODER_CLIENT_H */

@@ -54,7 +54,7 @@ write_copy_name(void)
 		ereport(FATAL,
 				(errcode(ERRCODE_INTERNAL_ERROR),
 				 errmsg("could not generate a name for this copy of a server")));
-	snprintf(name, sizeof(name), "%016" INT64_MODIFIER "x", number);
+	snprintf(name, sizeof(name), "%016llx", (unsigned long long) number);
 	file = OpenTransientFile(temporary, O_CREAT | O_TRUNC | O_WRONLY | PG_BINARY);
 	written = file >= 0 && write(file, name, COPY_NAME_LENGTH) == COPY_NAME_LENGTH && pg_fsync(file) == 0;
 	if (file >= 0)

@@ -18,6 +18,7 @@
 #include "catalog/pg_foreign_server.h"
 #include "catalog/pg_user_mapping.h"
 #include "commands/defrem.h"
+#include "compat.h"
 #include "foreign/foreign.h"
 #include "ingest/kafka_options.h"
 #include "lib/stringinfo.h"
@@ -161,8 +162,7 @@ names_of(Oid catalog)
 	return names.data;
 }
 
-pg_attribute_noreturn()
-static void
+pg_noreturn static void
 option_unknown(const char *name, Oid catalog)
 {
 	const char *nearest = nearest_name(name, catalog);
@@ -185,8 +185,7 @@ option_unknown(const char *name, Oid catalog)
 }
 
 /* One thing wrong with a value; the value itself is shown unless it is secret. */
-pg_attribute_noreturn()
-static void
+pg_noreturn static void
 value_invalid(const OptionSpec *option, const char *value, const char *hint)
 {
 	ereport(ERROR,
