@@ -21,6 +21,9 @@
 #include "utils/uuid.h"
 #include "workers/worker.h"
 
+/* Longest wait for one answer of a broker, in ms. */
+#define QUESTION_TIMEOUT	1000
+
 /* A row of imgpipe.sources as the session began with it. */
 typedef struct IngestSource
 {

@@ -168,6 +168,33 @@ take_end(IngestWorker *worker, const KafkaEvent *event)
 	partition->fetched_offset = Max(partition->fetched_offset, Min(event->offset, partition->end_offset));
 }
 
+/*
+ * The last ingested message is not there to be read again.  Only where the
+ * partition begins behind it was it deleted, and what follows is what is to
+ * come.  One that is shorter than it was is another one, whatever is written to
+ * it by the time that it is asked for what follows.
+ */
+static void
+take_unverifiable(IngestWorker *worker, IngestPartition *partition)
+{
+	int64		low;
+	int64		high;
+
+	/* As long as nothing is decided, look() has it verified once more. */
+	partition->verifying = false;
+	if (!kafka_client_watermarks(worker->client, partition->partition, QUESTION_TIMEOUT, &low, &high, partition->error))
+		return;
+	if (high < partition->next_offset)
+		block_changed_topic(worker, partition);
+	else if (low > partition->last_offset)
+	{
+		partition->suspect = false;
+		worker->assignment_stale = true;
+	}
+	else
+		worker->next_look = GetCurrentTimestamp();
+}
+
 static void
 take_out_of_range(IngestWorker *worker, const KafkaEvent *event)
 {
@@ -177,9 +204,7 @@ take_out_of_range(IngestWorker *worker, const KafkaEvent *event)
 		return;
 	if (partition->verifying)
 	{
-		/* The last message was deleted in the meantime: begin behind it. */
-		partition->suspect = false;
-		worker->assignment_stale = true;
+		take_unverifiable(worker, partition);
 		return;
 	}
 	block(worker, partition,

@@ -16,9 +16,6 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
-/* Longest wait for one answer of a broker, in ms. */
-#define QUESTION_TIMEOUT	1000
-
 /* Between looks at the length of the outbox, in ms. */
 #define OUTBOX_INTERVAL		1000
 

@@ -40,7 +40,6 @@
 #define STALL_TIMEOUT		30000	/* without a message although some are there */
 #define FIRST_BACKOFF		200
 #define LAST_BACKOFF		10000
-#define QUESTION_TIMEOUT	1000
 #define RETENTION_INTERVAL	600000	/* between questions for how long the topic keeps messages */
 #define BACKLOG_INTERVAL	1000	/* between looks at the queue of tasks */
 

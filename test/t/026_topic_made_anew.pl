@@ -50,7 +50,7 @@ $node->safe_psql('postgres', "SELECT imgpipe.start_source('unread')");
 my %reason = (gone => qr/^retrying\|.*(unknown topic|does not exist|Unknown topic)/i);
 for my $topic (@topics)
 {
-	my $reason = $reason{$topic} // qr/^retrying\|.*(made anew|does not exist)/;
+	my $reason = $reason{$topic} // qr/^retrying\|.*is not what was ingested/;
 	ok(poll_until($node, "SELECT state, last_error FROM imgpipe.source_status WHERE name = '$topic'", $reason), "$topic: shown")
 	  or diag($node->safe_psql('postgres', "SELECT * FROM imgpipe.source_partitions WHERE name = '$topic'"));
 }
