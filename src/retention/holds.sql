@@ -131,7 +131,15 @@ BEGIN
 	IF until <= clock_timestamp() THEN
 		RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
 			MESSAGE = 'a hold cannot end in the past',
-			DETAIL = format('It would end at %s.', until);
+			DETAIL = format('It would end at %s.', until),
+			HINT = 'Without until it stays in force until imgpipe.release_hold().';
+	END IF;
+	IF received_from >= received_to OR image_ids = '{}' THEN
+		RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
+			MESSAGE = 'no image can meet this hold',
+			DETAIL = format('received_from is %s, received_to %s, image_ids %s.', coalesce(received_from::text, 'NULL'),
+				coalesce(received_to::text, 'NULL'), coalesce(image_ids::text, 'NULL')),
+			HINT = 'received_from is inclusive and received_to exclusive; leave out what does not matter.';
 	END IF;
 	INSERT INTO imgpipe.holds AS h (case_reference, until, source, source_key, uploaded_by, batch_id, image_ids, received_from, received_to)
 		VALUES (case_reference, until, source, source_key, uploaded_by, batch_id, image_ids, received_from, received_to)
@@ -147,7 +155,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION imgpipe.hold_images(text, timestamptz, text, text, text, text, uuid[], timestamptz, timestamptz) IS
-'Puts a legal hold on the images that meet all of what is given, those that are there and those that arrive while it is in force, and returns how many there are now. Their deadlines, who sees them and when they are purged do not change: when their partition is dropped they are copied to imgpipe.held_images, until the hold is released, at until or by release_hold(case_reference). Several holds may have one case reference. Raises 22004 without a case reference, 22023 where nothing says which images, or until is past. Only the owner may, unless granted.';
+'Puts a legal hold on the images that meet all of what is given, those that are there and those that arrive while it is in force, and returns how many there are now. Their deadlines, who sees them and when they are purged do not change: when their partition is dropped they are copied to imgpipe.held_images, until the hold is released, at until or by release_hold(case_reference). Several holds may have one case reference. Raises 22004 without a case reference, 22023 where nothing says which images, none can be meant, or until is past. Only the owner may, unless granted.';
 REVOKE EXECUTE ON FUNCTION imgpipe.hold_images(text, timestamptz, text, text, text, text, uuid[], timestamptz, timestamptz) FROM PUBLIC;
 
 CREATE FUNCTION imgpipe.end_hold(ended integer) RETURNS bigint

@@ -220,10 +220,10 @@ BEGIN
 	END IF;
 	IF NOT anchored THEN
 		entry := NULL;
-		problem := format('no entry has the hash %s of the anchor: the chain was made anew', encode(anchor, 'hex'));
+		problem := format('no entry has the hash "%s" of the anchor: the chain was made anew, or cut off before it', encode(anchor, 'hex'));
 		RETURN NEXT;
 	END IF;
 END
 $$;
 COMMENT ON FUNCTION imgpipe.verify_ledger(bytea) IS
-'Follows the chain of the purge ledger and returns what is wrong with it: rows that were changed, are missing or stand in another order. No rows: it is whole. anchor: a hash from the server log, or from the topic that send_ledger_to() names, which must be among the entries; without it a chain that was written anew from the first changed entry on is not told from the true one. Needs SELECT on purge_ledger and purge_ledger_head.';
+'Follows the chain of the purge ledger and returns what is wrong with it: rows that were changed, are missing or stand in another order. No rows: it is whole. anchor: a hash from the server log, or from the topic that send_ledger_to() names, which must be among the entries; without it a chain that was written anew from the first changed entry on, or cut off and its head set right, is not told from the true one. Needs SELECT on purge_ledger and purge_ledger_head.';

@@ -63,7 +63,10 @@ AS $$
 	SELECT DISTINCT v.oid::regclass, v.relowner::regrole, v.materialized
 		FROM readers r JOIN views v ON v.oid = r.oid
 		WHERE v.materialized OR (r.unfenced
-			AND EXISTS (SELECT FROM aclexplode(v.relacl) g WHERE g.privilege_type = 'SELECT' AND g.grantee <> v.relowner))
+			AND EXISTS (
+				SELECT FROM (SELECT v.relacl UNION ALL SELECT a.attacl FROM pg_attribute a WHERE a.attrelid = v.oid AND a.attacl IS NOT NULL) p (acl)
+					CROSS JOIN LATERAL aclexplode(p.acl) g
+				WHERE g.privilege_type = 'SELECT' AND g.grantee <> v.relowner))
 		ORDER BY 1
 $$;
 COMMENT ON FUNCTION imgpipe.unfenced_views() IS
@@ -261,6 +264,12 @@ BEGIN
 				('log_parameter_max_length_on_error', '{0}', '0'),
 				('auto_explain.log_min_duration', '{-1}', '-1')) v (name, fine, safe) ON v.name = s.name
 			WHERE s.setting <> ALL (v.fine)) g;
+	RETURN QUERY SELECT v.place, format('%s = %s keeps %s, with the values in them', s.name, s.setting, v.what), NULL::timestamptz, v.hint
+		FROM pg_settings s JOIN (VALUES
+			('pgaudit.log', '{none,""}'::text[], 'server log', 'statements', 'Keep that log no longer than images.'),
+			('pg_stat_statements.track_utility', '{off}', 'pg_stat_statements', 'EXECUTE, CALL and the like',
+				'ALTER SYSTEM SET pg_stat_statements.track_utility = off; SELECT pg_stat_statements_reset();')) v (name, fine, place, what, hint) ON v.name = s.name
+		WHERE s.setting <> ALL (v.fine);
 	RETURN QUERY SELECT 'partitions with erased rows', format('bytes of deleted rows, last of entry %s', max(l.entry)),
 			max(l.purged_at) + keeps + current_setting('imgpipe.partition_interval')::interval,
 			'They are dropped with their partition; VACUUM (FULL) of the partition removes them at once.'
@@ -292,5 +301,5 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION imgpipe.retention_residue() IS
-'Where bytes of purged images can still be, outside of the tables, and by when they are gone there: the write-ahead log, replication slots, standbys, base backups and WAL archives (as declare_copy() says), Kafka topics (as their broker says, or declare_copy()), the server log where its settings make it print values, deleted rows of erasures, legal holds, planner statistics. gone_by is NULL where nothing here tells. Only the owner may, unless granted.';
+'Where bytes of purged images can still be, outside of the tables, and by when they are gone there: the write-ahead log, replication slots, standbys, base backups and WAL archives (as declare_copy() says), Kafka topics (as their broker says, or declare_copy()), the server log and pg_stat_statements where their settings make them keep values, deleted rows of erasures, legal holds, planner statistics. gone_by is NULL where nothing here tells. Only the owner may, unless granted.';
 REVOKE EXECUTE ON FUNCTION imgpipe.retention_residue() FROM PUBLIC;

@@ -57,7 +57,8 @@ COMMENT ON FUNCTION imgpipe.longest_retention() IS
 CREATE TABLE imgpipe.images (
 	image_id uuid NOT NULL DEFAULT imgpipe.new_image_id(),
 	content imgpipe.image NOT NULL,
-	source text NOT NULL DEFAULT 'sql',
+	source text NOT NULL DEFAULT 'sql'
+		CONSTRAINT source_is_a_name CHECK (source OPERATOR(pg_catalog.~) '^[A-Za-z0-9_][A-Za-z0-9_.-]{0,62}$'),
 	source_partition integer,
 	source_offset bigint,
 	source_key text,
@@ -77,7 +78,7 @@ COMMENT ON TABLE imgpipe.images IS
 'Every image that arrived, by INSERT or from Kafka, until its purge deadline. INSERT INTO imgpipe.images (content) VALUES ($1::bytea) is all that an application needs.';
 COMMENT ON COLUMN imgpipe.images.image_id IS 'UUIDv8 that begins with the purge deadline: imgpipe.purge_at(image_id).';
 COMMENT ON COLUMN imgpipe.images.content IS 'The file as it came, byte for byte.';
-COMMENT ON COLUMN imgpipe.images.source IS 'Name of the Kafka source, or sql.';
+COMMENT ON COLUMN imgpipe.images.source IS 'Name of the Kafka source, or sql, or another name of that kind (1 to 63 letters of ASCII, digits, "_", "." and "-"). The daily volume keeps it after the purge: it is no place for what names a person.';
 COMMENT ON COLUMN imgpipe.images.source_key IS 'Key of the Kafka message as text (\x and hex where it is none), or the application''s own key.';
 COMMENT ON COLUMN imgpipe.images.source_timestamp IS 'When the producer, or the broker, says that the message was made.';
 COMMENT ON COLUMN imgpipe.images.width IS 'Pixels as displayed, EXIF orientation applied.';
