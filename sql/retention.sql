@@ -195,7 +195,7 @@ SET client_min_messages = error;
 SELECT imgpipe.purge_next_partition(), imgpipe.purge_next_partition();
 RESET client_min_messages;
 SELECT cause, deadline_to, row_counts -> 'images' AS images FROM ledger WHERE deadline_to >= '2020-03-07';
-SELECT regexp_replace(value, '_fkey\d*', '_fkey') AS value, regexp_replace(detail, '\(\S{36}\)', '(...)') AS detail, regexp_replace(hint, 'next at .*', 'next at ...') AS hint
+SELECT regexp_replace(value, '_fkey[_\d]*', '_fkey') AS value, regexp_replace(detail, '\(\S{36}\)', '(...)') AS detail, regexp_replace(hint, 'next at .*', 'next at ...') AS hint
 	FROM imgpipe.retention_report() WHERE item = 'problem' AND value LIKE 'purge of%';
 DROP TABLE refers;
 UPDATE imgpipe.purges SET retry_at = now();
