@@ -1,6 +1,6 @@
 # imgpipe: `make demo` shows it, `make test` tests it, `make && make install` installs it.
 EXTENSION = imgpipe
-EXTVERSION = 0.1.0
+EXTVERSION = 0.2.0
 MODULE_big = imgpipe
 
 # Pure C that the extension and the decoder program share.
@@ -61,6 +61,7 @@ SQL_PARTS = \
 	src/store/first_partitions.sql
 
 DATA_built = $(EXTENSION)--$(EXTVERSION).sql
+DATA = $(wildcard upgrades/*.sql)
 
 # samples makes what the others read.
 REGRESS = samples $(filter-out samples,$(patsubst sql/%.sql,%,$(sort $(wildcard sql/*.sql))))
@@ -122,7 +123,7 @@ uninstall: uninstall-decoder
 uninstall-decoder:
 	rm -f '$(DESTDIR)$(pkglibdir)/$(DECODER)'
 
-.PHONY: demo demo-stop test test-matrix bench docs
+.PHONY: demo demo-stop test test-matrix release bench docs
 docs:
 	@docs/make_operations
 demo:
@@ -133,6 +134,8 @@ test:
 	@test/run
 test-matrix:
 	@test/matrix
+release:
+	@releases/freeze
 bench:
 	@test/bench/run
 

@@ -1,4 +1,4 @@
-/* imgpipe--0.1.0.sql, put together by make from the parts in src/: edit those. */
+/* imgpipe's install script, put together by make from the parts in src/: edit those. */
 
 \echo This is an extension script: run CREATE EXTENSION imgpipe instead. \quit
 

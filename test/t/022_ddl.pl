@@ -2,9 +2,8 @@
 use strict;
 use warnings;
 
-use File::Basename qw(basename dirname);
-use File::Path qw(make_path);
 use ImgpipeTest;
+use Installation;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
@@ -14,43 +13,23 @@ my $n_bad = 80;
 my $partitions = 4;
 my $secret = 'hunter2-dumped';
 
-# A server whose folder of extensions is ours to write to: PostgreSQL finds it beside its program.  The next version
-# changes what ingest writes to.
-sub own_installation
-{
-	my ($bin, $share) = map { my $folder = `pg_config --$_`; chomp $folder; $folder } qw(bindir sharedir);
-	my $lib = dirname($bin) . '/lib';
-	my $root = "$PostgreSQL::Test::Utils::tmp_check/installation";
-	make_path("$root$share/extension", dirname("$root$bin"));
-	system('cp', '-rL', $bin, "$root$bin") == 0 or BAIL_OUT("could not copy $bin");
-	symlink $lib, "$root$lib" if -d $lib && !-e "$root$lib";
-	for my $file (glob("$share/*"), glob("$share/extension/*"))
-	{
-		my $name = basename($file);
-		next if $file eq "$share/extension";
-		symlink $file, $root . dirname($file) . "/$name" or BAIL_OUT("could not link $file: $!");
-	}
-	my $extension = "$root$share/extension";
-	append_to_file("$extension/imgpipe--0.1.0--0.1.0.next1.sql", q(
+# The next version changes what ingest writes to.
+my ($version) = slurp_file("$ImgpipeTest::root/imgpipe.control") =~ /^default_version = '(.*)'/m;
+my $bindir = own_installation({
+	"imgpipe--$version--$version.next1.sql" => q(
 		ALTER TABLE imgpipe.images ADD COLUMN next1 integer;
 		ALTER TABLE imgpipe.ingest_positions ADD COLUMN next1 integer;
-		ALTER TABLE imgpipe.sources ADD COLUMN next1 integer;));
-	append_to_file("$extension/imgpipe--0.1.0.next1--0.1.0.next2.sql", q(
+		ALTER TABLE imgpipe.sources ADD COLUMN next1 integer;),
+	"imgpipe--$version.next1--$version.next2.sql" => q(
 		ALTER TABLE imgpipe.sources ADD COLUMN next2 integer;
 		ALTER TABLE imgpipe.ingest_positions ADD COLUMN next2 integer;
-		ALTER TABLE imgpipe.images ADD COLUMN next2 integer;));
-	my $control = slurp_file("$extension/imgpipe.control");
-	unlink "$extension/imgpipe.control";
-	append_to_file("$extension/imgpipe.control", $control =~ s/^default_version.*/default_version = '0.1.0.next2'/mr);
-	return "$root$bin";
-}
-
-$ENV{PATH} = own_installation() . ":$ENV{PATH}";
+		ALTER TABLE imgpipe.images ADD COLUMN next2 integer;) }, "$version.next2");
+$ENV{PATH} = "$bindir:$ENV{PATH}";
 
 my $broker = start_broker();
 my $bootstrap = $broker->bootstrap;
 my $node = new_cluster('main', 'imgpipe.max_processors = 1');
-$node->safe_psql('postgres', "DROP EXTENSION imgpipe; CREATE EXTENSION imgpipe VERSION '0.1.0'");
+$node->safe_psql('postgres', "DROP EXTENSION imgpipe; CREATE EXTENSION imgpipe VERSION '$version'");
 my @images = mass_images($n_images);
 $broker->create_topic('photos', $partitions);
 
@@ -97,11 +76,11 @@ $node->safe_psql('postgres', qq(
 	SELECT imgpipe.start_source('photos')));
 
 # ALTER EXTENSION UPDATE, twice, with the tables in the two orders in which they can be locked.
-for my $version (1, 2)
+for my $step (1, 2)
 {
-	mid_load('postgres', 100 * $version, "update $version");
-	$node->safe_psql('postgres', "ALTER EXTENSION imgpipe UPDATE TO '0.1.0.next$version'");
-	is($node->safe_psql('postgres', "SELECT extversion FROM pg_extension WHERE extname = 'imgpipe'"), "0.1.0.next$version", "update $version in mid-load");
+	mid_load('postgres', 100 * $step, "update $step");
+	$node->safe_psql('postgres', "ALTER EXTENSION imgpipe UPDATE TO '$version.next$step'");
+	is($node->safe_psql('postgres', "SELECT extversion FROM pg_extension WHERE extname = 'imgpipe'"), "$version.next$step", "update $step in mid-load");
 }
 $node->safe_psql('postgres', "UPDATE imgpipe.sources SET next1 = 17");
 
