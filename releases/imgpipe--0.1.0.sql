@@ -667,7 +667,8 @@ COMMENT ON FUNCTION imgpipe.longest_retention() IS
 CREATE TABLE imgpipe.images (
 	image_id uuid NOT NULL DEFAULT imgpipe.new_image_id(),
 	content imgpipe.image NOT NULL,
-	source text NOT NULL DEFAULT 'sql',
+	source text NOT NULL DEFAULT 'sql'
+		CONSTRAINT source_is_a_name CHECK (source OPERATOR(pg_catalog.~) '^[A-Za-z0-9_][A-Za-z0-9_.-]{0,62}$'),
 	source_partition integer,
 	source_offset bigint,
 	source_key text,
@@ -687,7 +688,7 @@ COMMENT ON TABLE imgpipe.images IS
 'Every image that arrived, by INSERT or from Kafka, until its purge deadline. INSERT INTO imgpipe.images (content) VALUES ($1::bytea) is all that an application needs.';
 COMMENT ON COLUMN imgpipe.images.image_id IS 'UUIDv8 that begins with the purge deadline: imgpipe.purge_at(image_id).';
 COMMENT ON COLUMN imgpipe.images.content IS 'The file as it came, byte for byte.';
-COMMENT ON COLUMN imgpipe.images.source IS 'Name of the Kafka source, or sql.';
+COMMENT ON COLUMN imgpipe.images.source IS 'Name of the Kafka source, or sql, or another name of that kind (1 to 63 letters of ASCII, digits, "_", "." and "-"). The daily volume keeps it after the purge: it is no place for what names a person.';
 COMMENT ON COLUMN imgpipe.images.source_key IS 'Key of the Kafka message as text (\x and hex where it is none), or the application''s own key.';
 COMMENT ON COLUMN imgpipe.images.source_timestamp IS 'When the producer, or the broker, says that the message was made.';
 COMMENT ON COLUMN imgpipe.images.width IS 'Pixels as displayed, EXIF orientation applied.';
@@ -4144,13 +4145,13 @@ BEGIN
 	END IF;
 	IF NOT anchored THEN
 		entry := NULL;
-		problem := format('no entry has the hash %s of the anchor: the chain was made anew', encode(anchor, 'hex'));
+		problem := format('no entry has the hash "%s" of the anchor: the chain was made anew, or cut off before it', encode(anchor, 'hex'));
 		RETURN NEXT;
 	END IF;
 END
 $$;
 COMMENT ON FUNCTION imgpipe.verify_ledger(bytea) IS
-'Follows the chain of the purge ledger and returns what is wrong with it: rows that were changed, are missing or stand in another order. No rows: it is whole. anchor: a hash from the server log, or from the topic that send_ledger_to() names, which must be among the entries; without it a chain that was written anew from the first changed entry on is not told from the true one. Needs SELECT on purge_ledger and purge_ledger_head.';
+'Follows the chain of the purge ledger and returns what is wrong with it: rows that were changed, are missing or stand in another order. No rows: it is whole. anchor: a hash from the server log, or from the topic that send_ledger_to() names, which must be among the entries; without it a chain that was written anew from the first changed entry on, or cut off and its head set right, is not told from the true one. Needs SELECT on purge_ledger and purge_ledger_head.';
 
 /*
  * Legal holds; see src/retention/.
@@ -4284,7 +4285,15 @@ BEGIN
 	IF until <= clock_timestamp() THEN
 		RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
 			MESSAGE = 'a hold cannot end in the past',
-			DETAIL = format('It would end at %s.', until);
+			DETAIL = format('It would end at %s.', until),
+			HINT = 'Without until it stays in force until imgpipe.release_hold().';
+	END IF;
+	IF received_from >= received_to OR image_ids = '{}' THEN
+		RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
+			MESSAGE = 'no image can meet this hold',
+			DETAIL = format('received_from is %s, received_to %s, image_ids %s.', coalesce(received_from::text, 'NULL'),
+				coalesce(received_to::text, 'NULL'), coalesce(image_ids::text, 'NULL')),
+			HINT = 'received_from is inclusive and received_to exclusive; leave out what does not matter.';
 	END IF;
 	INSERT INTO imgpipe.holds AS h (case_reference, until, source, source_key, uploaded_by, batch_id, image_ids, received_from, received_to)
 		VALUES (case_reference, until, source, source_key, uploaded_by, batch_id, image_ids, received_from, received_to)
@@ -4300,7 +4309,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION imgpipe.hold_images(text, timestamptz, text, text, text, text, uuid[], timestamptz, timestamptz) IS
-'Puts a legal hold on the images that meet all of what is given, those that are there and those that arrive while it is in force, and returns how many there are now. Their deadlines, who sees them and when they are purged do not change: when their partition is dropped they are copied to imgpipe.held_images, until the hold is released, at until or by release_hold(case_reference). Several holds may have one case reference. Raises 22004 without a case reference, 22023 where nothing says which images, or until is past. Only the owner may, unless granted.';
+'Puts a legal hold on the images that meet all of what is given, those that are there and those that arrive while it is in force, and returns how many there are now. Their deadlines, who sees them and when they are purged do not change: when their partition is dropped they are copied to imgpipe.held_images, until the hold is released, at until or by release_hold(case_reference). Several holds may have one case reference. Raises 22004 without a case reference, 22023 where nothing says which images, none can be meant, or until is past. Only the owner may, unless granted.';
 REVOKE EXECUTE ON FUNCTION imgpipe.hold_images(text, timestamptz, text, text, text, text, uuid[], timestamptz, timestamptz) FROM PUBLIC;
 
 CREATE FUNCTION imgpipe.end_hold(ended integer) RETURNS bigint
@@ -5120,7 +5129,10 @@ AS $$
 	SELECT DISTINCT v.oid::regclass, v.relowner::regrole, v.materialized
 		FROM readers r JOIN views v ON v.oid = r.oid
 		WHERE v.materialized OR (r.unfenced
-			AND EXISTS (SELECT FROM aclexplode(v.relacl) g WHERE g.privilege_type = 'SELECT' AND g.grantee <> v.relowner))
+			AND EXISTS (
+				SELECT FROM (SELECT v.relacl UNION ALL SELECT a.attacl FROM pg_attribute a WHERE a.attrelid = v.oid AND a.attacl IS NOT NULL) p (acl)
+					CROSS JOIN LATERAL aclexplode(p.acl) g
+				WHERE g.privilege_type = 'SELECT' AND g.grantee <> v.relowner))
 		ORDER BY 1
 $$;
 COMMENT ON FUNCTION imgpipe.unfenced_views() IS
@@ -5318,6 +5330,12 @@ BEGIN
 				('log_parameter_max_length_on_error', '{0}', '0'),
 				('auto_explain.log_min_duration', '{-1}', '-1')) v (name, fine, safe) ON v.name = s.name
 			WHERE s.setting <> ALL (v.fine)) g;
+	RETURN QUERY SELECT v.place, format('%s = %s keeps %s, with the values in them', s.name, s.setting, v.what), NULL::timestamptz, v.hint
+		FROM pg_settings s JOIN (VALUES
+			('pgaudit.log', '{none,""}'::text[], 'server log', 'statements', 'Keep that log no longer than images.'),
+			('pg_stat_statements.track_utility', '{off}', 'pg_stat_statements', 'EXECUTE, CALL and the like',
+				'ALTER SYSTEM SET pg_stat_statements.track_utility = off; SELECT pg_stat_statements_reset();')) v (name, fine, place, what, hint) ON v.name = s.name
+		WHERE s.setting <> ALL (v.fine);
 	RETURN QUERY SELECT 'partitions with erased rows', format('bytes of deleted rows, last of entry %s', max(l.entry)),
 			max(l.purged_at) + keeps + current_setting('imgpipe.partition_interval')::interval,
 			'They are dropped with their partition; VACUUM (FULL) of the partition removes them at once.'
@@ -5349,7 +5367,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION imgpipe.retention_residue() IS
-'Where bytes of purged images can still be, outside of the tables, and by when they are gone there: the write-ahead log, replication slots, standbys, base backups and WAL archives (as declare_copy() says), Kafka topics (as their broker says, or declare_copy()), the server log where its settings make it print values, deleted rows of erasures, legal holds, planner statistics. gone_by is NULL where nothing here tells. Only the owner may, unless granted.';
+'Where bytes of purged images can still be, outside of the tables, and by when they are gone there: the write-ahead log, replication slots, standbys, base backups and WAL archives (as declare_copy() says), Kafka topics (as their broker says, or declare_copy()), the server log and pg_stat_statements where their settings make them keep values, deleted rows of erasures, legal holds, planner statistics. gone_by is NULL where nothing here tells. Only the owner may, unless granted.';
 REVOKE EXECUTE ON FUNCTION imgpipe.retention_residue() FROM PUBLIC;
 
 /*
