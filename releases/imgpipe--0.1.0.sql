@@ -2,6 +2,12 @@
 
 \echo This is an extension script: run CREATE EXTENSION imgpipe instead. \quit
 
+CREATE FUNCTION imgpipe.setting(name text) RETURNS text
+	AS 'MODULE_PATHNAME', 'imgpipe_setting'
+	LANGUAGE C STABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION imgpipe.setting(text) IS
+'The value of a setting, as current_setting() gives it; but the settings of imgpipe are known also in a session that has not loaded the library yet. Raises 42704 for an unknown one.';
+
 
 /* The image type; see src/image/. */
 
@@ -837,7 +843,7 @@ CREATE FUNCTION imgpipe.create_partitions(horizon interval DEFAULT NULL, max_new
 	SET lock_timeout = '1s'
 AS $$
 DECLARE
-	span CONSTANT interval := current_setting('imgpipe.partition_interval');
+	span CONSTANT interval := imgpipe.setting('imgpipe.partition_interval');
 	ahead CONSTANT interval := coalesce(horizon, interval '2 days' +
 		greatest(imgpipe.longest_retention(), (SELECT max(s.retention) FROM imgpipe.sources s)));
 	epoch CONSTANT timestamptz := '2000-01-01 00:00:00+00';
@@ -1146,8 +1152,8 @@ CREATE FUNCTION imgpipe.chunk_fault(chunk_count integer, image_bytes bigint) RET
 	SET search_path = pg_catalog, pg_temp
 AS $$
 	SELECT CASE WHEN chunk_count > 10000 THEN format('It has %s chunks; the limit is 10000.', chunk_count)
-		WHEN image_bytes > pg_size_bytes(current_setting('imgpipe.max_bytes'))
-			THEN format('It has %s bytes or more; the limit is imgpipe.max_bytes, %s.', image_bytes, current_setting('imgpipe.max_bytes')) END
+		WHEN image_bytes > pg_size_bytes(imgpipe.setting('imgpipe.max_bytes'))
+			THEN format('It has %s bytes or more; the limit is imgpipe.max_bytes, %s.', image_bytes, imgpipe.setting('imgpipe.max_bytes')) END
 $$;
 COMMENT ON FUNCTION imgpipe.chunk_fault(integer, bigint) IS
 'Why an image of so many chunks and bytes is not taken; NULL where it is.';
@@ -1462,11 +1468,11 @@ BEGIN
 			DETAIL = pg_catalog.format('It is %s.', coalesce('"' || on_tombstone || '"', 'NULL'));
 	END IF;
 	IF (chunk_timeout BETWEEN interval '1 second' AND interval '7 days') IS NOT TRUE
-		OR (format = 'chunked' AND chunk_timeout >= coalesce(retention, current_setting('imgpipe.retention')::interval)) THEN
+		OR (format = 'chunked' AND chunk_timeout >= coalesce(retention, imgpipe.setting('imgpipe.retention')::interval)) THEN
 		RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
 			MESSAGE = 'chunk_timeout must be between 1 second and 7 days, and shorter than the retention',
 			DETAIL = pg_catalog.format('It is %s; the retention is %s.', coalesce(chunk_timeout::text, 'NULL'),
-				coalesce(retention, current_setting('imgpipe.retention')::interval)),
+				coalesce(retention, imgpipe.setting('imgpipe.retention')::interval)),
 			HINT = 'At its deadline an image in chunks is purged, complete or not.';
 	END IF;
 END
@@ -1839,7 +1845,7 @@ CREATE FUNCTION imgpipe.prune_ingest_batches() RETURNS bigint
 	SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-	kept CONSTANT interval := current_setting('imgpipe.ingest_history');
+	kept CONSTANT interval := imgpipe.setting('imgpipe.ingest_history');
 	pruned bigint;
 BEGIN
 	DELETE FROM imgpipe.ingest_batches b WHERE b.committed_at < clock_timestamp() - kept;
@@ -3761,7 +3767,7 @@ COMMENT ON FUNCTION imgpipe.begin_runs_of_job(imgpipe.jobs, timestamptz, integer
 REVOKE EXECUTE ON FUNCTION imgpipe.begin_runs_of_job(imgpipe.jobs, timestamptz, integer) FROM PUBLIC;
 
 CREATE FUNCTION imgpipe.begin_job_runs(alive bigint[], clock timestamptz DEFAULT imgpipe.scheduler_clock(),
-	max_jobs integer DEFAULT pg_catalog.current_setting('imgpipe.max_jobs')::integer) RETURNS bigint
+	max_jobs integer DEFAULT imgpipe.setting('imgpipe.max_jobs')::integer) RETURNS bigint
 	LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
 	SET search_path = pg_catalog, pg_temp
 AS $$
@@ -3870,8 +3876,8 @@ CREATE FUNCTION imgpipe.prune_job_runs(clock timestamptz DEFAULT imgpipe.schedul
 	SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-	kept CONSTANT interval := current_setting('imgpipe.job_history');
-	errors_kept CONSTANT interval := current_setting('imgpipe.job_error_history');
+	kept CONSTANT interval := imgpipe.setting('imgpipe.job_history');
+	errors_kept CONSTANT interval := imgpipe.setting('imgpipe.job_error_history');
 	pruned bigint;
 BEGIN
 	DELETE FROM imgpipe.job_runs r WHERE r.run_id = ANY (ARRAY(
@@ -4811,15 +4817,15 @@ AS $$
 DECLARE
 	cold oid;
 BEGIN
-	IF current_setting('imgpipe.cold_tablespace') = '' THEN
+	IF imgpipe.setting('imgpipe.cold_tablespace') = '' THEN
 		RETURN;
 	END IF;
-	SELECT t.oid INTO cold FROM pg_tablespace t WHERE t.spcname = current_setting('imgpipe.cold_tablespace');
+	SELECT t.oid INTO cold FROM pg_tablespace t WHERE t.spcname = imgpipe.setting('imgpipe.cold_tablespace');
 	IF NOT FOUND THEN
 		RETURN;
 	END IF;
 	RETURN QUERY
-		SELECT p.partition, p.deadline_to - current_setting('imgpipe.retention')::interval + current_setting('imgpipe.cold_after')::interval
+		SELECT p.partition, p.deadline_to - imgpipe.setting('imgpipe.retention')::interval + imgpipe.setting('imgpipe.cold_after')::interval
 			FROM imgpipe.partitions p JOIN pg_class c ON c.oid = p.partition
 			WHERE NOT p.detaching AND p.deadline_to > now()
 				AND c.reltablespace <> CASE cold WHEN (SELECT d.dattablespace FROM pg_database d WHERE d.datname = current_database())
@@ -4843,9 +4849,9 @@ BEGIN
 	IF NOT FOUND THEN
 		RETURN false;
 	END IF;
-	EXECUTE format('ALTER TABLE %s SET TABLESPACE %I', cooled, current_setting('imgpipe.cold_tablespace'));
+	EXECUTE format('ALTER TABLE %s SET TABLESPACE %I', cooled, imgpipe.setting('imgpipe.cold_tablespace'));
 	FOR index IN SELECT i.indexrelid FROM pg_index i WHERE i.indrelid = cooled LOOP
-		EXECUTE format('ALTER INDEX %s SET TABLESPACE %I', index, current_setting('imgpipe.cold_tablespace'));
+		EXECUTE format('ALTER INDEX %s SET TABLESPACE %I', index, imgpipe.setting('imgpipe.cold_tablespace'));
 	END LOOP;
 	RETURN true;
 END
@@ -5225,7 +5231,7 @@ BEGIN
 			format('CREATE SERVER %I FOREIGN DATA WRAPPER imgpipe_kafka ...; or SELECT imgpipe.send_ledger_to(%L, %L, send => false);', a.server, a.server, a.topic)
 		FROM imgpipe.ledger_anchors a WHERE NOT EXISTS (SELECT FROM pg_foreign_server s WHERE s.srvname = a.server);
 	RETURN QUERY SELECT 'problem', format('tablespace "%s" does not exist', s.name), 'Partitions stay where they are.', 'Set imgpipe.cold_tablespace to one that does.'
-		FROM current_setting('imgpipe.cold_tablespace') s (name)
+		FROM imgpipe.setting('imgpipe.cold_tablespace') s (name)
 		WHERE s.name <> '' AND NOT EXISTS (SELECT FROM pg_tablespace t WHERE t.spcname = s.name);
 	RETURN QUERY SELECT 'problem', 'nothing is purged by itself', 'imgpipe is not in shared_preload_libraries.', 'SELECT imgpipe.purge_next_partition(); until it returns false.'
 		WHERE NOT imgpipe.workers_available();
@@ -5311,7 +5317,7 @@ BEGIN
 					CASE WHEN k.asked THEN ', and segment.ms, which is added to it' END)
 				WHEN k.kept IS NULL THEN format('%sSELECT imgpipe.declare_copy(%L, ...); says its retention.ms.', CASE WHEN k.role = 'of' THEN 'Start the source, or ' END, 'topic ' || k.topic) END
 		FROM (SELECT s.name, u.topic, u.role, t.told_at, t.retention_ms, t.segment_ms, t.error, t.retention_ms IS NOT NULL AS asked,
-				coalesce(s.retention, current_setting('imgpipe.retention')::interval) AS policy,
+				coalesce(s.retention, imgpipe.setting('imgpipe.retention')::interval) AS policy,
 				CASE WHEN t.retention_ms >= 0 THEN least(t.retention_ms + t.segment_ms, 1000::bigint * 366 * 86400 * 1000) * interval '1 millisecond'
 					WHEN t.retention_ms IS NULL THEN c.kept END AS kept
 			FROM imgpipe.sources s
@@ -5337,10 +5343,10 @@ BEGIN
 				'ALTER SYSTEM SET pg_stat_statements.track_utility = off; SELECT pg_stat_statements_reset();')) v (name, fine, place, what, hint) ON v.name = s.name
 		WHERE s.setting <> ALL (v.fine);
 	RETURN QUERY SELECT 'partitions with erased rows', format('bytes of deleted rows, last of entry %s', max(l.entry)),
-			max(l.purged_at) + keeps + current_setting('imgpipe.partition_interval')::interval,
+			max(l.purged_at) + keeps + imgpipe.setting('imgpipe.partition_interval')::interval,
 			'They are dropped with their partition; VACUUM (FULL) of the partition removes them at once.'
 		FROM imgpipe.purge_ledger l WHERE l.cause = 'erasure'
-		HAVING max(l.purged_at) + keeps + current_setting('imgpipe.partition_interval')::interval > now();
+		HAVING max(l.purged_at) + keeps + imgpipe.setting('imgpipe.partition_interval')::interval > now();
 	RETURN QUERY SELECT 'purges that did not end', format('%s spans of deadlines', count(*)), NULL::timestamptz, 'SELECT * FROM imgpipe.retention_report();'
 		FROM imgpipe.purges p WHERE NOT p.entered HAVING count(*) > 0;
 	RETURN QUERY SELECT 'legal holds', format('%s images in imgpipe.held_images', count(*)), NULL::timestamptz, 'They stay until imgpipe.release_hold().'
@@ -6176,11 +6182,11 @@ BEGIN
 				format('Raise it to %s or more and restart, or lower imgpipe.max_processors, max_ingest_workers or max_jobs.', m.need + 8)
 			FROM (SELECT current_setting('max_worker_processes')::integer AS have,
 				-- launcher, controller, purge, and the workers that there are to be
-				3 + (SELECT least(coalesce(sum(s.parallelism), 0), current_setting('imgpipe.max_ingest_workers')::integer)
+				3 + (SELECT least(coalesce(sum(s.parallelism), 0), imgpipe.setting('imgpipe.max_ingest_workers')::integer)
 					FROM imgpipe.sources s WHERE s.enabled)
-				+ CASE WHEN EXISTS (SELECT FROM imgpipe.processors p WHERE p.enabled) THEN current_setting('imgpipe.max_processors')::integer ELSE 0 END
+				+ CASE WHEN EXISTS (SELECT FROM imgpipe.processors p WHERE p.enabled) THEN imgpipe.setting('imgpipe.max_processors')::integer ELSE 0 END
 				+ (SELECT count(*) FROM imgpipe.senders)
-				+ (SELECT least(count(*), current_setting('imgpipe.max_jobs')::integer) FROM imgpipe.jobs j WHERE j.enabled) AS need) m
+				+ (SELECT least(count(*), imgpipe.setting('imgpipe.max_jobs')::integer) FROM imgpipe.jobs j WHERE j.enabled) AS need) m
 			WHERE preloaded AND m.have < m.need
 		UNION ALL
 		SELECT 'critical', 'settings', format('%s = off', s.name), format('Only tests may run so: a crash then loses what was committed, Kafka positions included. ALTER SYSTEM SET %s = on;', s.name)
@@ -6191,7 +6197,7 @@ BEGIN
 				'Images with later deadlines are refused. The controller makes partitions ahead; by hand: SELECT imgpipe.create_partitions();'
 			FROM (SELECT t.parent, (SELECT max(p.deadline_to) FROM imgpipe.partitions p WHERE p.parent = t.parent) AS last
 				FROM imgpipe.partitioned_tables t) u
-			WHERE (u.last < now() + imgpipe.longest_retention() + current_setting('imgpipe.partition_interval')::interval) IS NOT FALSE
+			WHERE (u.last < now() + imgpipe.longest_retention() + imgpipe.setting('imgpipe.partition_interval')::interval) IS NOT FALSE
 		UNION ALL
 		SELECT 'critical', 'retention', format('%s is overdue since %s', p.partition, p.deadline_to),
 				'SELECT * FROM imgpipe.retention_report(); says what is in the way. Its rows are hidden since their deadlines.'
@@ -6238,7 +6244,7 @@ BEGIN
 			FROM imgpipe.job_status j WHERE preloaded AND NOT standby AND j.problem IS NOT NULL
 		UNION ALL
 		SELECT 'critical', 'decoder', 'imgpipe.allow_unsandboxed_decoder is on', 'Turn it off: a fault in an image codec then has the rights of the server.'
-			WHERE current_setting('imgpipe.allow_unsandboxed_decoder')::boolean
+			WHERE imgpipe.setting('imgpipe.allow_unsandboxed_decoder')::boolean
 		UNION ALL
 		SELECT 'critical', 'access', format('row-level security of %s is off', t.parent), format('Rows past their deadline can be read: ALTER TABLE %s ENABLE ROW LEVEL SECURITY;', t.parent)
 			FROM imgpipe.partitioned_tables t JOIN pg_class c ON c.oid = t.parent WHERE NOT c.relrowsecurity

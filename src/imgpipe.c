@@ -16,6 +16,7 @@
 #include "ingest/database_identity.h"
 #include "miscadmin.h"
 #include "store/restored_indexes.h"
+#include "utils/builtins.h"
 #include "utils/guc.h"
 #include "workers/database_commands.h"
 #include "workers/launcher.h"
@@ -322,4 +323,14 @@ _PG_init(void)
 			database_commands_watch();
 		}
 	}
+}
+
+PG_FUNCTION_INFO_V1(imgpipe_setting);
+PGDLLEXPORT Datum imgpipe_setting(PG_FUNCTION_ARGS);
+
+/* Being called loads the library, which defines the setting. */
+Datum
+imgpipe_setting(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_TEXT_P(cstring_to_text(GetConfigOptionByName(text_to_cstring(PG_GETARG_TEXT_PP(0)), NULL, false)));
 }

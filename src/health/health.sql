@@ -46,11 +46,11 @@ BEGIN
 				format('Raise it to %s or more and restart, or lower imgpipe.max_processors, max_ingest_workers or max_jobs.', m.need + 8)
 			FROM (SELECT current_setting('max_worker_processes')::integer AS have,
 				-- launcher, controller, purge, and the workers that there are to be
-				3 + (SELECT least(coalesce(sum(s.parallelism), 0), current_setting('imgpipe.max_ingest_workers')::integer)
+				3 + (SELECT least(coalesce(sum(s.parallelism), 0), imgpipe.setting('imgpipe.max_ingest_workers')::integer)
 					FROM imgpipe.sources s WHERE s.enabled)
-				+ CASE WHEN EXISTS (SELECT FROM imgpipe.processors p WHERE p.enabled) THEN current_setting('imgpipe.max_processors')::integer ELSE 0 END
+				+ CASE WHEN EXISTS (SELECT FROM imgpipe.processors p WHERE p.enabled) THEN imgpipe.setting('imgpipe.max_processors')::integer ELSE 0 END
 				+ (SELECT count(*) FROM imgpipe.senders)
-				+ (SELECT least(count(*), current_setting('imgpipe.max_jobs')::integer) FROM imgpipe.jobs j WHERE j.enabled) AS need) m
+				+ (SELECT least(count(*), imgpipe.setting('imgpipe.max_jobs')::integer) FROM imgpipe.jobs j WHERE j.enabled) AS need) m
 			WHERE preloaded AND m.have < m.need
 		UNION ALL
 		SELECT 'critical', 'settings', format('%s = off', s.name), format('Only tests may run so: a crash then loses what was committed, Kafka positions included. ALTER SYSTEM SET %s = on;', s.name)
@@ -61,7 +61,7 @@ BEGIN
 				'Images with later deadlines are refused. The controller makes partitions ahead; by hand: SELECT imgpipe.create_partitions();'
 			FROM (SELECT t.parent, (SELECT max(p.deadline_to) FROM imgpipe.partitions p WHERE p.parent = t.parent) AS last
 				FROM imgpipe.partitioned_tables t) u
-			WHERE (u.last < now() + imgpipe.longest_retention() + current_setting('imgpipe.partition_interval')::interval) IS NOT FALSE
+			WHERE (u.last < now() + imgpipe.longest_retention() + imgpipe.setting('imgpipe.partition_interval')::interval) IS NOT FALSE
 		UNION ALL
 		SELECT 'critical', 'retention', format('%s is overdue since %s', p.partition, p.deadline_to),
 				'SELECT * FROM imgpipe.retention_report(); says what is in the way. Its rows are hidden since their deadlines.'
@@ -108,7 +108,7 @@ BEGIN
 			FROM imgpipe.job_status j WHERE preloaded AND NOT standby AND j.problem IS NOT NULL
 		UNION ALL
 		SELECT 'critical', 'decoder', 'imgpipe.allow_unsandboxed_decoder is on', 'Turn it off: a fault in an image codec then has the rights of the server.'
-			WHERE current_setting('imgpipe.allow_unsandboxed_decoder')::boolean
+			WHERE imgpipe.setting('imgpipe.allow_unsandboxed_decoder')::boolean
 		UNION ALL
 		SELECT 'critical', 'access', format('row-level security of %s is off', t.parent), format('Rows past their deadline can be read: ALTER TABLE %s ENABLE ROW LEVEL SECURITY;', t.parent)
 			FROM imgpipe.partitioned_tables t JOIN pg_class c ON c.oid = t.parent WHERE NOT c.relrowsecurity

@@ -75,8 +75,8 @@ CREATE FUNCTION imgpipe.chunk_fault(chunk_count integer, image_bytes bigint) RET
 	SET search_path = pg_catalog, pg_temp
 AS $$
 	SELECT CASE WHEN chunk_count > 10000 THEN format('It has %s chunks; the limit is 10000.', chunk_count)
-		WHEN image_bytes > pg_size_bytes(current_setting('imgpipe.max_bytes'))
-			THEN format('It has %s bytes or more; the limit is imgpipe.max_bytes, %s.', image_bytes, current_setting('imgpipe.max_bytes')) END
+		WHEN image_bytes > pg_size_bytes(imgpipe.setting('imgpipe.max_bytes'))
+			THEN format('It has %s bytes or more; the limit is imgpipe.max_bytes, %s.', image_bytes, imgpipe.setting('imgpipe.max_bytes')) END
 $$;
 COMMENT ON FUNCTION imgpipe.chunk_fault(integer, bigint) IS
 'Why an image of so many chunks and bytes is not taken; NULL where it is.';

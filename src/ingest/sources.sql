@@ -167,11 +167,11 @@ BEGIN
 			DETAIL = pg_catalog.format('It is %s.', coalesce('"' || on_tombstone || '"', 'NULL'));
 	END IF;
 	IF (chunk_timeout BETWEEN interval '1 second' AND interval '7 days') IS NOT TRUE
-		OR (format = 'chunked' AND chunk_timeout >= coalesce(retention, current_setting('imgpipe.retention')::interval)) THEN
+		OR (format = 'chunked' AND chunk_timeout >= coalesce(retention, imgpipe.setting('imgpipe.retention')::interval)) THEN
 		RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
 			MESSAGE = 'chunk_timeout must be between 1 second and 7 days, and shorter than the retention',
 			DETAIL = pg_catalog.format('It is %s; the retention is %s.', coalesce(chunk_timeout::text, 'NULL'),
-				coalesce(retention, current_setting('imgpipe.retention')::interval)),
+				coalesce(retention, imgpipe.setting('imgpipe.retention')::interval)),
 			HINT = 'At its deadline an image in chunks is purged, complete or not.';
 	END IF;
 END

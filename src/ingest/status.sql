@@ -114,7 +114,7 @@ CREATE FUNCTION imgpipe.prune_ingest_batches() RETURNS bigint
 	SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-	kept CONSTANT interval := current_setting('imgpipe.ingest_history');
+	kept CONSTANT interval := imgpipe.setting('imgpipe.ingest_history');
 	pruned bigint;
 BEGIN
 	DELETE FROM imgpipe.ingest_batches b WHERE b.committed_at < clock_timestamp() - kept;

@@ -419,15 +419,15 @@ AS $$
 DECLARE
 	cold oid;
 BEGIN
-	IF current_setting('imgpipe.cold_tablespace') = '' THEN
+	IF imgpipe.setting('imgpipe.cold_tablespace') = '' THEN
 		RETURN;
 	END IF;
-	SELECT t.oid INTO cold FROM pg_tablespace t WHERE t.spcname = current_setting('imgpipe.cold_tablespace');
+	SELECT t.oid INTO cold FROM pg_tablespace t WHERE t.spcname = imgpipe.setting('imgpipe.cold_tablespace');
 	IF NOT FOUND THEN
 		RETURN;
 	END IF;
 	RETURN QUERY
-		SELECT p.partition, p.deadline_to - current_setting('imgpipe.retention')::interval + current_setting('imgpipe.cold_after')::interval
+		SELECT p.partition, p.deadline_to - imgpipe.setting('imgpipe.retention')::interval + imgpipe.setting('imgpipe.cold_after')::interval
 			FROM imgpipe.partitions p JOIN pg_class c ON c.oid = p.partition
 			WHERE NOT p.detaching AND p.deadline_to > now()
 				AND c.reltablespace <> CASE cold WHEN (SELECT d.dattablespace FROM pg_database d WHERE d.datname = current_database())
@@ -451,9 +451,9 @@ BEGIN
 	IF NOT FOUND THEN
 		RETURN false;
 	END IF;
-	EXECUTE format('ALTER TABLE %s SET TABLESPACE %I', cooled, current_setting('imgpipe.cold_tablespace'));
+	EXECUTE format('ALTER TABLE %s SET TABLESPACE %I', cooled, imgpipe.setting('imgpipe.cold_tablespace'));
 	FOR index IN SELECT i.indexrelid FROM pg_index i WHERE i.indrelid = cooled LOOP
-		EXECUTE format('ALTER INDEX %s SET TABLESPACE %I', index, current_setting('imgpipe.cold_tablespace'));
+		EXECUTE format('ALTER INDEX %s SET TABLESPACE %I', index, imgpipe.setting('imgpipe.cold_tablespace'));
 	END LOOP;
 	RETURN true;
 END

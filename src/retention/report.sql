@@ -159,7 +159,7 @@ BEGIN
 			format('CREATE SERVER %I FOREIGN DATA WRAPPER imgpipe_kafka ...; or SELECT imgpipe.send_ledger_to(%L, %L, send => false);', a.server, a.server, a.topic)
 		FROM imgpipe.ledger_anchors a WHERE NOT EXISTS (SELECT FROM pg_foreign_server s WHERE s.srvname = a.server);
 	RETURN QUERY SELECT 'problem', format('tablespace "%s" does not exist', s.name), 'Partitions stay where they are.', 'Set imgpipe.cold_tablespace to one that does.'
-		FROM current_setting('imgpipe.cold_tablespace') s (name)
+		FROM imgpipe.setting('imgpipe.cold_tablespace') s (name)
 		WHERE s.name <> '' AND NOT EXISTS (SELECT FROM pg_tablespace t WHERE t.spcname = s.name);
 	RETURN QUERY SELECT 'problem', 'nothing is purged by itself', 'imgpipe is not in shared_preload_libraries.', 'SELECT imgpipe.purge_next_partition(); until it returns false.'
 		WHERE NOT imgpipe.workers_available();
@@ -245,7 +245,7 @@ BEGIN
 					CASE WHEN k.asked THEN ', and segment.ms, which is added to it' END)
 				WHEN k.kept IS NULL THEN format('%sSELECT imgpipe.declare_copy(%L, ...); says its retention.ms.', CASE WHEN k.role = 'of' THEN 'Start the source, or ' END, 'topic ' || k.topic) END
 		FROM (SELECT s.name, u.topic, u.role, t.told_at, t.retention_ms, t.segment_ms, t.error, t.retention_ms IS NOT NULL AS asked,
-				coalesce(s.retention, current_setting('imgpipe.retention')::interval) AS policy,
+				coalesce(s.retention, imgpipe.setting('imgpipe.retention')::interval) AS policy,
 				CASE WHEN t.retention_ms >= 0 THEN least(t.retention_ms + t.segment_ms, 1000::bigint * 366 * 86400 * 1000) * interval '1 millisecond'
 					WHEN t.retention_ms IS NULL THEN c.kept END AS kept
 			FROM imgpipe.sources s
@@ -271,10 +271,10 @@ BEGIN
 				'ALTER SYSTEM SET pg_stat_statements.track_utility = off; SELECT pg_stat_statements_reset();')) v (name, fine, place, what, hint) ON v.name = s.name
 		WHERE s.setting <> ALL (v.fine);
 	RETURN QUERY SELECT 'partitions with erased rows', format('bytes of deleted rows, last of entry %s', max(l.entry)),
-			max(l.purged_at) + keeps + current_setting('imgpipe.partition_interval')::interval,
+			max(l.purged_at) + keeps + imgpipe.setting('imgpipe.partition_interval')::interval,
 			'They are dropped with their partition; VACUUM (FULL) of the partition removes them at once.'
 		FROM imgpipe.purge_ledger l WHERE l.cause = 'erasure'
-		HAVING max(l.purged_at) + keeps + current_setting('imgpipe.partition_interval')::interval > now();
+		HAVING max(l.purged_at) + keeps + imgpipe.setting('imgpipe.partition_interval')::interval > now();
 	RETURN QUERY SELECT 'purges that did not end', format('%s spans of deadlines', count(*)), NULL::timestamptz, 'SELECT * FROM imgpipe.retention_report();'
 		FROM imgpipe.purges p WHERE NOT p.entered HAVING count(*) > 0;
 	RETURN QUERY SELECT 'legal holds', format('%s images in imgpipe.held_images', count(*)), NULL::timestamptz, 'They stay until imgpipe.release_hold().'

@@ -124,7 +124,7 @@ COMMENT ON FUNCTION imgpipe.begin_runs_of_job(imgpipe.jobs, timestamptz, integer
 REVOKE EXECUTE ON FUNCTION imgpipe.begin_runs_of_job(imgpipe.jobs, timestamptz, integer) FROM PUBLIC;
 
 CREATE FUNCTION imgpipe.begin_job_runs(alive bigint[], clock timestamptz DEFAULT imgpipe.scheduler_clock(),
-	max_jobs integer DEFAULT pg_catalog.current_setting('imgpipe.max_jobs')::integer) RETURNS bigint
+	max_jobs integer DEFAULT imgpipe.setting('imgpipe.max_jobs')::integer) RETURNS bigint
 	LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
 	SET search_path = pg_catalog, pg_temp
 AS $$
@@ -233,8 +233,8 @@ CREATE FUNCTION imgpipe.prune_job_runs(clock timestamptz DEFAULT imgpipe.schedul
 	SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-	kept CONSTANT interval := current_setting('imgpipe.job_history');
-	errors_kept CONSTANT interval := current_setting('imgpipe.job_error_history');
+	kept CONSTANT interval := imgpipe.setting('imgpipe.job_history');
+	errors_kept CONSTANT interval := imgpipe.setting('imgpipe.job_error_history');
 	pruned bigint;
 BEGIN
 	DELETE FROM imgpipe.job_runs r WHERE r.run_id = ANY (ARRAY(

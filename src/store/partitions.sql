@@ -80,7 +80,7 @@ CREATE FUNCTION imgpipe.create_partitions(horizon interval DEFAULT NULL, max_new
 	SET lock_timeout = '1s'
 AS $$
 DECLARE
-	span CONSTANT interval := current_setting('imgpipe.partition_interval');
+	span CONSTANT interval := imgpipe.setting('imgpipe.partition_interval');
 	ahead CONSTANT interval := coalesce(horizon, interval '2 days' +
 		greatest(imgpipe.longest_retention(), (SELECT max(s.retention) FROM imgpipe.sources s)));
 	epoch CONSTANT timestamptz := '2000-01-01 00:00:00+00';
