@@ -106,6 +106,8 @@ become_owner(void)
 	/* It is the check for deadlocks that ends an autovacuum which is in the way: it must come first. */
 	set("deadlock_timeout", "100ms");
 	set("session_replication_role", "replica");
+	/* Sealing and counting are short, and in nobody's way. */
+	set("max_parallel_workers_per_gather", "0");
 	/* A step that is lost in a crash is done again; the one that drops waits for the disk by itself. */
 	set("synchronous_commit", "off");
 	begin_statement("becoming the owner",

@@ -81,10 +81,12 @@ is(query(q[SET lock_timeout = '100ms'; SET statement_timeout = '5s';
 	SELECT imgpipe.create_partitions(interval '12 days') > 0]), "1\nt", 'meanwhile others read, write and make partitions');
 is(query($waits), 1, 'while it still waits');
 is($reader->query_safe('SELECT count(*) FROM imgpipe.images WHERE image_id >= imgpipe.fence()'), 1, 'the reader goes on too');
+my $ended = $reader->query_safe('SELECT clock_timestamp()');
 $reader->query_safe('COMMIT');
 ok(nothing_overdue(), 'and when the reader ends, all goes');
 $reader->quit;
 ok(poll_until($node, q[SELECT count(*) FROM imgpipe.purge_ledger WHERE deadline_to >= '2020-02-01' AND deadline_to < '2020-03-01'], 3), 'each once');
+is(query("SELECT bool_and(lateness > '$ended'::timestamptz - deadline_to) FROM imgpipe.purge_ledger WHERE deadline_to >= '2020-02-01' AND deadline_to < '2020-03-01'"), 't', 'and the ledger has how late');
 
 # An autovacuum of what is to be dropped is ended.
 
@@ -203,6 +205,12 @@ is(query(q[SELECT row_counts FROM imgpipe.purge_ledger WHERE cause = 'release'])
 	my $standby = PostgreSQL::Test::Cluster->new('standby');
 	$standby->init_from_backup($node, 'backup', has_streaming => 1);
 	$standby->start;
+	$node->wait_for_catchup($standby);
+	query(q[SELECT pg_create_physical_replication_slot('nobody', true)]);
+	is(query(q[SELECT place, regexp_replace(detail, '^\d+ \w+', '#'), gone_by = (SELECT purged_at FROM imgpipe.purge_ledger ORDER BY entry DESC LIMIT 1), hint
+		FROM imgpipe.retention_residue() WHERE place ~ '^(standby|replication slot)' ORDER BY place DESC]),
+		"standby standby|it has replayed all purges|t|\nreplication slot nobody|# of write-ahead log are kept for it||Nobody reads from it: SELECT pg_drop_replication_slot('nobody');", 'standbys and slots');
+	query(q[SELECT pg_drop_replication_slot('nobody')]);
 	query(q[CREATE ROLE reader LOGIN; GRANT USAGE ON SCHEMA imgpipe TO reader; GRANT SELECT ON imgpipe.images, imgpipe.daily_volume, imgpipe.sealed_daily_volume TO reader]);
 	query(q[INSERT INTO imgpipe.images (image_id, content, source_key) SELECT imgpipe.new_image_id(clock_timestamp() + interval '3 seconds'), file, 'short' FROM photo]);
 	my $deadline = query(q[SELECT imgpipe.purge_at(image_id) FROM imgpipe.images WHERE source_key = 'short']);
