@@ -93,14 +93,9 @@ codec_resample(Canvas *canvas, int width, int height, ResizeKernel kernel)
 	if (horizontal == 1 && vertical == 1)
 		return true;
 	if (kernel == KERNEL_LANCZOS3 && codec_can_scale(canvas->image, width, height))
-	{
-		if (!codec_replace(canvas, &scaled,
-						   codec_scale(canvas->image, &scaled, width, height),
-						   "could not resize"))
-			return false;
-		canvas->streaming = false;
-		return true;
-	}
+		return codec_replace(canvas, &scaled,
+							 codec_scale(canvas->image, &scaled, width, height),
+							 "could not resize");
 	/* nearest mixes nothing. */
 	return (kernel == KERNEL_NEAREST || codec_begin_mixing(canvas, &format)) &&
 		codec_replace(canvas, &scaled,

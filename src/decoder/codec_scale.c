@@ -3,10 +3,10 @@
  *		Makes 8-bit images smaller: a separable Lanczos filter.
  *
  * libvips before 8.16 is fast at this only with a run-time compiler, which the
- * sandbox forbids; and through libvips each strip of rows costs a walk through
- * two threads.  Here rows are read in the calling thread, one strip after the
- * other, filtered down, then across, and the small result is in memory, which
- * spares the steps after it a copy.
+ * sandbox forbids.  Rows are read one strip after the other, filtered down,
+ * then across, when somebody asks for them: so an encoder writes in its thread
+ * what this one has already made.  The result, which is small, stays in memory,
+ * and its rows can be had in any order and again.
  *
  * Numbers: a pixel enters as 9.7 bits fixed point and leaves the vertical pass
  * as 10.6; weights are 1.15, then 2.14.  With alpha, colours are weighted by
@@ -278,21 +278,45 @@ filter_across(const Filter *filter, const int16_t *planes, int width, int bands,
 	}
 }
 
-/* What one scaling needs; the ring holds the input rows that are in reach. */
+/*
+ * What one scaling needs; the ring holds the input rows that are in reach, and
+ * the rest of the strip that the last of them came in.
+ */
 typedef struct Scaling
 {
 	VipsImage  *input;
-	VipsImage  *output;
-	VipsRegion *region;
 	Filter		across;
 	Filter		down;
 	size_t		stride;			/* samples in a row of the ring */
-	int16_t    *ring;			/* down.n_taps rows */
+	int			n_ring;			/* rows of the ring */
+	int16_t    *ring;
 	const int16_t **rows;		/* those of one output, from the top */
 	int16_t    *sums;
 	int16_t    *planes;
-	uint8_t    *line;
+
+	GMutex		lock;			/* for all that follows */
+	int			n_read;			/* rows of the input */
+	int			n_made;			/* rows of the output */
+	bool		failed;
+	size_t		line_size;
+	uint8_t    *lines;			/* the output */
 } Scaling;
+
+static void
+free_scaling(VipsImage *output, Scaling *scaling)
+{
+	(void) output;
+	g_object_unref(scaling->input);
+	free_filter(&scaling->across);
+	free_filter(&scaling->down);
+	g_free(scaling->ring);
+	g_free(scaling->rows);
+	g_free(scaling->sums);
+	g_free(scaling->planes);
+	g_free(scaling->lines);
+	g_mutex_clear(&scaling->lock);
+	g_free(scaling);
+}
 
 static bool
 prepare(Scaling *scaling, int width, int height)
@@ -305,65 +329,88 @@ prepare(Scaling *scaling, int width, int height)
 	if (!make_filter(&scaling->across, input_width, width, 1 << 14) ||
 		!make_filter(&scaling->down, vips_image_get_height(scaling->input), height, 1 << 15))
 		return false;
-	scaling->ring = g_try_new0(int16_t, scaling->stride * scaling->down.n_taps);
+	scaling->n_ring = scaling->down.n_taps + STRIP_ROWS;
+	scaling->ring = g_try_new0(int16_t, scaling->stride * scaling->n_ring);
 	scaling->rows = g_try_new(const int16_t *, scaling->down.n_taps);
 	scaling->sums = g_try_new(int16_t, scaling->stride);
 	scaling->planes = g_try_new0(int16_t, scaling->stride + TAP_BLOCK);
-	scaling->line = g_try_new(uint8_t, (gsize) width * bands);
+	scaling->line_size = (size_t) width * bands;
+	scaling->lines = g_try_malloc(scaling->line_size * height);
 	return scaling->ring != NULL && scaling->rows != NULL && scaling->sums != NULL &&
-		scaling->planes != NULL && scaling->line != NULL;
+		scaling->planes != NULL && scaling->lines != NULL;
 }
 
-/* Reads input rows from *n_read up to and not with end. */
+/* Reads strips of the input until its rows before end are there. */
 static bool
-read_rows(Scaling *scaling, int *n_read, int end)
+read_rows(Scaling *scaling, VipsRegion *region, int end)
 {
 	int			width = vips_image_get_width(scaling->input);
 	int			height = vips_image_get_height(scaling->input);
 	int			bands = vips_image_get_bands(scaling->input);
 	bool		alpha = vips_image_hasalpha(scaling->input);
 
-	for (; *n_read < end; (*n_read)++)
+	while (scaling->n_read < end)
 	{
-		int			strip = *n_read - *n_read % STRIP_ROWS;
-		VipsRect	rect = {0, strip, width, MIN(STRIP_ROWS, height - strip)};
+		VipsRect	strip = {0, scaling->n_read, width, MIN(STRIP_ROWS, height - scaling->n_read)};
 
-		if (*n_read == strip && vips_region_prepare(scaling->region, &rect) != 0)
+		if (vips_region_prepare(region, &strip) != 0)
 			return false;
-		widen_row(VIPS_REGION_ADDR(scaling->region, 0, *n_read), width, bands, alpha,
-				  scaling->ring + (*n_read % scaling->down.n_taps) * scaling->stride);
+		for (; scaling->n_read < VIPS_RECT_BOTTOM(&strip); scaling->n_read++)
+			widen_row(VIPS_REGION_ADDR(region, 0, scaling->n_read), width, bands, alpha,
+					  scaling->ring + (scaling->n_read % scaling->n_ring) * scaling->stride);
 	}
 	return true;
 }
 
+/* Makes rows of the output until those before end are there. */
 static bool
-run(Scaling *scaling)
+make_rows(Scaling *scaling, VipsRegion *region, int end)
 {
 	int			width = vips_image_get_width(scaling->input);
 	int			bands = vips_image_get_bands(scaling->input);
 	bool		alpha = vips_image_hasalpha(scaling->input);
 	const Filter *down = &scaling->down;
-	int			n_read = 0;
-	int			y;
 	int			tap;
 
-	for (y = 0; y < down->n_outputs; y++)
+	for (; scaling->n_made < end; scaling->n_made++)
 	{
-		const Taps *taps = &down->taps[y];
+		const Taps *taps = &down->taps[scaling->n_made];
 
-		if (!read_rows(scaling, &n_read, taps->first + down->n_taps))
+		if (!read_rows(scaling, region, taps->first + down->n_taps))
 			return false;
 		for (tap = 0; tap < down->n_taps; tap++)
 			scaling->rows[tap] = scaling->ring +
-				((taps->first + tap) % down->n_taps) * scaling->stride;
+				((taps->first + tap) % scaling->n_ring) * scaling->stride;
 		filter_down(scaling->rows, taps->weights, down->n_taps, alpha,
 					scaling->sums, (int) scaling->stride);
 		separate_bands(scaling->sums, width, bands, scaling->planes);
-		filter_across(&scaling->across, scaling->planes, width, bands, alpha, scaling->line);
-		if (vips_image_write_line(scaling->output, y, scaling->line) != 0)
-			return false;
+		filter_across(&scaling->across, scaling->planes, width, bands, alpha,
+					  scaling->lines + scaling->n_made * scaling->line_size);
 	}
 	return true;
+}
+
+/* As libvips calls it for an area of the output; the sequence is a region of the input. */
+static int
+generate(VipsRegion *area, void *sequence, void *input, void *data, gboolean *stop)
+{
+	Scaling    *scaling = data;
+	const VipsRect *rect = &area->valid;
+	size_t		bands = vips_image_get_bands(area->im);
+	bool		done;
+	int			y;
+
+	(void) input;
+	(void) stop;
+	g_mutex_lock(&scaling->lock);
+	done = !scaling->failed && make_rows(scaling, sequence, VIPS_RECT_BOTTOM(rect));
+	scaling->failed = !done;
+	g_mutex_unlock(&scaling->lock);
+
+	for (y = rect->top; done && y < VIPS_RECT_BOTTOM(rect); y++)
+		memcpy(VIPS_REGION_ADDR(area, rect->left, y),
+			   scaling->lines + y * scaling->line_size + rect->left * bands, rect->width * bands);
+	return done ? 0 : -1;
 }
 
 bool
@@ -376,41 +423,35 @@ codec_can_scale(VipsImage *image, int width, int height)
 		height <= vips_image_get_height(image);
 }
 
-/* An image in memory with all that is known of the input; as libvips, 0 or -1. */
+/* An image with all that is known of the input; as libvips, 0 or -1. */
 int
 codec_scale(VipsImage *input, VipsImage **output, int width, int height)
 {
-	Scaling		scaling = {.input = input, .output = vips_image_new_memory()};
-	bool		done;
+	Scaling    *scaling = g_new0(Scaling, 1);
+	VipsImage  *scaled = vips_image_new();
 
-	if (vips_image_pipelinev(scaling.output, VIPS_DEMAND_STYLE_ANY, input, NULL) != 0)
+	scaling->input = g_object_ref(input);
+	g_mutex_init(&scaling->lock);
+	g_signal_connect(scaled, "postclose", G_CALLBACK(free_scaling), scaling);
+	if (!prepare(scaling, width, height))
 	{
-		g_object_unref(scaling.output);
-		return -1;
-	}
-	scaling.output->Xsize = width;
-	scaling.output->Ysize = height;
-	vips_image_remove(scaling.output, VIPS_META_SEQUENTIAL);
-
-	scaling.region = vips_region_new(input);
-	done = prepare(&scaling, width, height);
-	if (!done)
 		vips_error("scale", "out of memory");
-	done = done && run(&scaling);
-
-	g_object_unref(scaling.region);
-	free_filter(&scaling.across);
-	free_filter(&scaling.down);
-	g_free(scaling.ring);
-	g_free(scaling.rows);
-	g_free(scaling.sums);
-	g_free(scaling.planes);
-	g_free(scaling.line);
-	if (!done)
-	{
-		g_object_unref(scaling.output);
+		g_object_unref(scaled);
 		return -1;
 	}
-	*output = scaling.output;
+	if (vips_image_pipelinev(scaled, VIPS_DEMAND_STYLE_FATSTRIP, input, NULL) != 0)
+	{
+		g_object_unref(scaled);
+		return -1;
+	}
+	scaled->Xsize = width;
+	scaled->Ysize = height;
+	vips_image_remove(scaled, VIPS_META_SEQUENTIAL);
+	if (vips_image_generate(scaled, vips_start_one, generate, vips_stop_one, input, scaling) != 0)
+	{
+		g_object_unref(scaled);
+		return -1;
+	}
+	*output = scaled;
 	return 0;
 }

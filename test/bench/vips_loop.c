@@ -63,8 +63,8 @@ load(const Input *input, const Task *task)
 	if (vips_jpegload_buffer(input->bytes, input->length, &header,
 							 "access", VIPS_ACCESS_SEQUENTIAL, NULL) != 0)
 		return NULL;
-	/* Leave a factor of two to the resize, as vips_thumbnail() does. */
-	while (shrink < 8 && vips_image_get_width(header) / (shrink * 4) >= task->width)
+	/* Leave a factor of 1.5 to the resize, as process_image() does; vips_thumbnail() leaves 2. */
+	while (shrink < 8 && vips_image_get_width(header) >= 1.5 * (shrink * 2) * task->width)
 		shrink *= 2;
 	g_object_unref(header);
 	if (vips_jpegload_buffer(input->bytes, input->length, &image,
