@@ -380,10 +380,33 @@ parse_arguments(Parser *parser, const OperationSpec *operation, PipelineStep *st
 	}
 }
 
+/* What sharp, imgproxy and ImageMagick call what we call otherwise, or NULL. */
+static const char *
+name_elsewhere(const Parser *parser)
+{
+	static const char *const names[][2] = {
+		{"brightness", "modulate"}, {"contrast", "modulate"}, {"saturation", "modulate"}, {"hue", "modulate"},
+		{"extract", "crop"}, {"pad", "extend"}, {"padding", "extend"}, {"border", "extend"},
+		{"quality", "auto"}, {"max_bytes", "auto"},
+		{"label", "text"}, {"annotate", "text"}, {"watermark", "composite"}, {"overlay", "composite"},
+		{"mirror", "flop"}, {"negate", "invert"}, {"scale", "resize"}, {"thumbnail", "resize"},
+		{"strip", "keep"}, {"metadata", "keep"}, {"unsharp", "sharpen"}, {"background", "flatten"}
+	};
+	size_t		i;
+
+	for (i = 0; i < sizeof(names) / sizeof(names[0]); i++)
+	{
+		if (same_name(parser->text + parser->token.offset, parser->token.length, names[i][0]))
+			return names[i][1];
+	}
+	return NULL;
+}
+
 static bool
 find_operation(Parser *parser, OperationId *id)
 {
 	const char *names[OPERATION_COUNT + 1] = {NULL};
+	const char *elsewhere;
 	char		typed[EXCERPT_SIZE];
 	int			i;
 
@@ -404,7 +427,11 @@ find_operation(Parser *parser, OperationId *id)
 	}
 	parser_fail(parser, PIPELINE_SYNTAX, parser->token.offset, "unknown operation \"%s\"",
 				parser_excerpt(parser, typed));
-	parser_suggest(parser, "The operations are", names);
+	elsewhere = name_elsewhere(parser);
+	if (elsewhere != NULL)
+		parser_hint(parser, "What you mean may be \"%s\".", elsewhere);
+	else
+		parser_suggest(parser, "The operations are", names);
 	return false;
 }
 

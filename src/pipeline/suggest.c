@@ -64,12 +64,12 @@ nearest_name(const char *typed, size_t length, const char *const *names)
 		int			distance = edit_distance(typed, (int) length, names[i]);
 		size_t		shared = 0;
 
-		/* The beginning of a name is as good as a small typing error. */
+		/* The beginning of a name is better than the smallest typing error. */
 		while (shared < length && names[i][shared] != '\0' &&
 			   lower(typed[shared]) == names[i][shared])
 			shared++;
 		if (shared == length && length >= 3)
-			distance = 1;
+			distance = 0;
 		if (distance <= tolerance && (nearest == NULL || distance < nearest_distance))
 		{
 			nearest = names[i];
