@@ -125,6 +125,8 @@ codec_compute(Canvas *canvas)
 
 	if (!codec_replace(canvas, &copy, copy == NULL, "could not process"))
 		return false;
+	/* What a library warned of as it read is not why a later step fails. */
+	vips_error_clear();
 	canvas->streaming = false;
 	return true;
 }
