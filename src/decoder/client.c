@@ -373,7 +373,6 @@ exchange(Job *job, bool *gone, DecoderFailure *failure)
 	 * Never two in flight: nothing can be waiting for us now, and there is
 	 * room for a request.  To wait for either could be for ever.
 	 */
-	*gone = false;
 	if (recv(decoder.socket, &early, sizeof(early), MSG_PEEK | MSG_DONTWAIT) > 0)
 		return decoder_dishonest(failure, "an answer to no question");
 	while (send(decoder.socket, &job->request, sizeof(job->request), MSG_NOSIGNAL | MSG_DONTWAIT) < 0)
@@ -463,29 +462,11 @@ write_request(Job *job, DecoderFailure *failure)
 						psprintf("It has %zu bytes.", job->input_lengths[0]), NULL);
 }
 
-/* The whole of a request, up to a checked reply. */
+/* Whether the reply is one that an honest decoder sends, and good news. */
 static bool
-ask(Job *job, DecoderFailure *failure)
+check_reply(const Job *job, DecoderFailure *failure)
 {
 	const DecoderReply *reply = &job->reply;
-	int			n_attempts = 0;
-	bool		gone;
-
-	do
-	{
-		if (!decoder_start(failure) || !write_request(job, failure))
-			return false;
-		if (!exchange(job, &gone, failure) && !gone)
-			return false;
-		if (gone)
-		{
-			int			status = decoder_kill();
-
-			/* Its idle time ran out just now: that is nobody's business. */
-			if (n_attempts++ > 0 || !WIFEXITED(status) || WEXITSTATUS(status) != DECODER_EXIT_IDLE)
-				return decoder_lost(status, failure);
-		}
-	} while (gone);
 
 	if (reply->status != DECODER_OK)
 	{
@@ -505,9 +486,12 @@ ask(Job *job, DecoderFailure *failure)
 	return true;
 }
 
-/* Copies the outputs of a checked reply, which is not yet checked as to these. */
+/*
+ * Copies the outputs of a checked reply, which is not yet checked as to these.
+ * Sets *gone, and nothing else, where the decoder took them with it.
+ */
 static bool
-read_outputs(Job *job, DecoderFailure *failure)
+read_outputs(Job *job, bool *gone, DecoderFailure *failure)
 {
 	const DecoderReply *reply = &job->reply;
 	uint64		offset = reply_offset(&job->request);
@@ -533,10 +517,41 @@ read_outputs(Job *job, DecoderFailure *failure)
 		job->outputs[i] = palloc(job->header_size + length);
 		SET_VARSIZE(job->outputs[i], job->header_size + length);
 		if (!read_memory((char *) job->outputs[i] + job->header_size, length, offset))
-			return decoder_dishonest(failure, "an output that is not there");
+		{
+			char		next;
+
+			/* We came so late that it was idle for too long: then it has emptied the memory, and ends. */
+			*gone = wait_for_reply() && recv(decoder.socket, &next, sizeof(next), MSG_PEEK | MSG_DONTWAIT) <= 0;
+			return *gone ? false : decoder_dishonest(failure, "an output that is not there");
+		}
 		offset += length;
 	}
 	return true;
+}
+
+/* The whole of a request. */
+static bool
+ask(Job *job, DecoderFailure *failure)
+{
+	int			n_attempts = 0;
+
+	for (;;)
+	{
+		bool		gone = false;
+		bool		done;
+		int			status;
+
+		done = decoder_start(failure) && write_request(job, failure) &&
+			exchange(job, &gone, failure) && check_reply(job, failure) &&
+			read_outputs(job, &gone, failure);
+		if (!gone)
+			return done;
+
+		/* Its idle time ran out just now: that is nobody's business. */
+		status = decoder_kill();
+		if (n_attempts++ > 0 || !WIFEXITED(status) || WEXITSTATUS(status) != DECODER_EXIT_IDLE)
+			return decoder_lost(status, failure);
+	}
 }
 
 /* Gives back what a large request has taken. */
@@ -565,7 +580,7 @@ run(Job *job, DecoderFailure *failure)
 	memset(told, 0, sizeof(*told));
 	PG_TRY();
 	{
-		done = ask(job, told) && read_outputs(job, told);
+		done = ask(job, told);
 	}
 	PG_CATCH();
 	{

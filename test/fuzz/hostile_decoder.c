@@ -153,6 +153,15 @@ cut_memory(void)
 	answer(sizeof(reply));
 }
 
+/* As an idle one does that its client was slow to read from. */
+static void
+leave_nothing(void)
+{
+	resize_memory(0);
+	answer(sizeof(reply));
+	_exit(DECODER_EXIT_IDLE);
+}
+
 static void
 grow_memory(void)
 {
@@ -252,6 +261,7 @@ static const struct
 	{"flood", flood, 0, 0, 0},
 	{"descriptors", send_descriptors, 0, 0, 0},
 	{"cut-memory", cut_memory, 0, 0, 0},
+	{"leave-nothing", leave_nothing, 0, 0, 0},
 	{"grow-memory", grow_memory, 0, 0, 0},
 	{"gigabytes", send_gigabytes, 0, 0, 0},
 	{"wrap-around", wrap_around, 0, 0, 0},

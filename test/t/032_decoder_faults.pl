@@ -79,6 +79,8 @@ my %processes = (
 	(map { $_ => "${protocol}an output that is no image:" } qw(output-layout output-format output-width output-empty)),
 	(map { $_ => "${protocol}more output than its memory can hold:" } qw(output-huge output-long gigabytes wrap-around)),
 	(map { $_ => "${protocol}an output that is not there:" } qw(output-absent cut-memory)),
+	# Asked once more, it does so again.
+	'leave-nothing' => '58000 imgpipe: the image decoder stopped with exit code 0:',
 	(map { $_ => 'done 12,12' } qw(descriptors grow-memory)));
 my %reports = (
 	'silent' => $probes{silent}, 'exit' => $probes{exit}, 'magic' => $probes{magic},
