@@ -529,6 +529,19 @@ read_outputs(Job *job, bool *gone, DecoderFailure *failure)
 	return true;
 }
 
+/* Of a checked reply to a probe of several inputs: of each its facts, and nothing else. */
+static bool
+check_probed(const Job *job, DecoderFailure *failure)
+{
+	const DecoderReply *reply = &job->reply;
+	int			i;
+
+	for (i = 0; i < reply->n_outputs; i++)
+		if (reply->output_length[i] != 0 || !facts_are_sane(&reply->output_facts[i]))
+			return decoder_dishonest(failure, "facts of no image");
+	return true;
+}
+
 /* The whole of a request. */
 static bool
 ask(Job *job, DecoderFailure *failure)
@@ -543,7 +556,7 @@ ask(Job *job, DecoderFailure *failure)
 
 		done = decoder_start(failure) && write_request(job, failure) &&
 			exchange(job, &gone, failure) && check_reply(job, failure) &&
-			read_outputs(job, &gone, failure);
+			(job->operation == DECODER_PROBE ? check_probed(job, failure) : read_outputs(job, &gone, failure));
 		if (!gone)
 			return done;
 
@@ -624,6 +637,33 @@ decoder_probe(const char *bytes, Size length, ImageFacts *facts, DecoderFailure 
 	if (!run(&job, failure))
 		return false;
 	*facts = job.reply.facts;
+	return true;
+}
+
+bool
+decoder_probe_all(int n, const char *const *inputs, const Size *lengths, ImageFacts *facts)
+{
+	Job			job = {
+		.operation = DECODER_PROBE,
+		.n_inputs = n,
+		.n_outputs = n
+	};
+	DecoderFailure failure;
+	int			i;
+
+	Assert(n > 0 && n <= DECODER_MAX_OUTPUTS);
+	if (imgpipe_verify_input)
+		return false;
+	for (i = 0; i < n; i++)
+	{
+		if (lengths[i] == 0 || lengths[i] > (Size) imgpipe_max_bytes * 1024)
+			return false;
+		job.inputs[i] = inputs[i];
+		job.input_lengths[i] = lengths[i];
+	}
+	if (!run(&job, &failure))
+		return false;
+	memcpy(facts, job.reply.output_facts, sizeof(ImageFacts) * n);
 	return true;
 }
 

@@ -39,6 +39,14 @@ typedef struct DecoderFailure
 /* With imgpipe.verify_input it is decoder_verify() as well. */
 extern bool decoder_probe(const char *bytes, Size length,
 						  ImageFacts *facts, DecoderFailure *failure);
+
+/*
+ * decoder_probe() of n inputs, at most DECODER_MAX_OUTPUTS, in one request.
+ * False where one of them is refused or the decoder does not work: which, and
+ * why, is for decoder_probe() to find out.
+ */
+extern bool decoder_probe_all(int n, const char *const *inputs, const Size *lengths, ImageFacts *facts);
+
 /* Decodes all of it, and does nothing else. */
 extern bool decoder_verify(const Image *image, DecoderFailure *failure);
 /* Image 0 is worked on; the pipelines may use the others. */

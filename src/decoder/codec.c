@@ -293,10 +293,22 @@ codec_read_header(const CodecJob *job, DecoderReply *reply, VipsImage **image)
 void
 codec_probe(const CodecJob *job, DecoderReply *reply)
 {
-	VipsImage  *image = NULL;
+	int			n_outputs = job->request->n_outputs;
+	VipsImage  *image;
+	int			i;
 
-	if (codec_read_header(job, reply, &image))
+	/* Where one input is refused, the others do not matter. */
+	for (i = 0; i < MAX(n_outputs, 1) && codec_read_input(job->request, &job->inputs[i], reply, &image); i++)
+	{
 		g_object_unref(image);
+		if (n_outputs == 0)
+			continue;
+		reply->output_facts[i] = reply->facts;
+		memset(&reply->facts, 0, sizeof(reply->facts));
+		reply->n_outputs = i + 1;
+	}
+	if (n_outputs > 0 && reply->status == DECODER_OK)
+		reply->facts = reply->output_facts[0];
 	vips_error_clear();
 }
 

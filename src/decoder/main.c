@@ -159,6 +159,8 @@ check_request(const DecoderRequest *request, uint64_t *length)
 	switch (request->operation)
 	{
 		case DECODER_PROBE:
+			return request->n_inputs > 0 &&
+				(request->n_outputs == 0 || request->n_outputs == request->n_inputs);
 		case DECODER_VERIFY:
 		case DECODER_EXIF:
 		case DECODER_IPTC:

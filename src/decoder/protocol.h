@@ -48,7 +48,7 @@ typedef enum DecoderExit
 
 typedef enum DecoderOperation
 {
-	DECODER_PROBE = 1,			/* header only: facts, no outputs */
+	DECODER_PROBE = 1,			/* header only: facts of one input, or of as many as outputs, which have no bytes */
 	DECODER_PROCESS = 2,		/* one decode, one output per pipeline */
 	DECODER_SELF_TEST = 3,		/* try what the sandbox must refuse */
 	DECODER_VERIFY = 4,			/* facts, once every page was decoded */

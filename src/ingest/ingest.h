@@ -134,7 +134,7 @@ typedef struct IngestWorker
 	const WorkerArguments *arguments;
 	MemoryContext context;		/* as long as the process; errors go here */
 	MemoryContext session;		/* client and partitions; reset to begin anew */
-	MemoryContext row;			/* one message */
+	MemoryContext row;			/* one message, or those that are written at once */
 	MemoryContext assembly;		/* one image in chunks */
 	IngestSource *source;
 	KafkaClient *client;		/* NULL: no session */
@@ -251,9 +251,28 @@ typedef struct IngestRow
 	const char *uploaded_by;
 } IngestRow;
 
+/* Images that are to be inserted by one statement, whose start costs as much as a small image. */
+#define ROWS_AT_ONCE	64
+
+typedef struct IngestRows
+{
+	int			n;
+	Size		bytes;
+	IngestRow	rows[ROWS_AT_ONCE];
+	const IngestMessage *messages[ROWS_AT_ONCE];
+} IngestRows;
+
 extern void row_of_message(const IngestSource *source, const IngestMessage *message, IngestRow *row);
 extern void row_insert_image(const IngestSource *source, const IngestRow *row, const ImageFacts *facts,
 							 const char *content, Size length);
+
+/* Adds an image to those, and inserts before and after that what would be too much at once. */
+extern void rows_add_image(const IngestSource *source, IngestRows *rows, const IngestRow *row,
+						   const IngestMessage *message);
+
+/* Inserts them; none are left. */
+extern void rows_insert_images(const IngestSource *source, IngestRows *rows);
+
 extern void row_insert_dead_letter(const IngestSource *source, const IngestRow *row, const char *value, Size length,
 								   int attempts, int sqlerrcode, const char *reason, const char *detail);
 

@@ -166,15 +166,18 @@ record_batch(IngestWorker *worker, int first, int last, int n_moves, const Posit
 
 /*
  * What one message becomes, in the transaction that takes its position: true
- * where it is a row with an image_id.
+ * where it is a row with an image_id.  Images are inserted together, but before
+ * what has to do with those that came before it.
  */
 static bool
-message_write(IngestWorker *worker, IngestMessage *message, bool erasures)
+message_write(IngestWorker *worker, IngestMessage *message, bool erasures, IngestRows *images)
 {
 	const IngestSource *source = worker->source;
 	IngestRow	row;
 	bool		erased;
 
+	if (message->verdict == INGEST_TOMBSTONE || message->verdict == INGEST_CHUNK)
+		rows_insert_images(source, images);
 	/* Where the images of a replay go elsewhere, there is nothing of a key to delete here. */
 	if (message->verdict == INGEST_TOMBSTONE && source->target == NULL)
 		delete_images(source, &message->message);
@@ -190,7 +193,7 @@ message_write(IngestWorker *worker, IngestMessage *message, bool erasures)
 		return false;
 	message->image_id = row.image_id;
 	if (message->verdict == INGEST_IMAGE)
-		row_insert_image(source, &row, &message->facts, message->content, message->content_length);
+		rows_add_image(source, images, &row, message);
 	else
 		row_insert_dead_letter(source, &row, message->message.value, message->message.value_length,
 							   message->attempts, message->sqlerrcode, message->reason, message->detail);
@@ -206,6 +209,7 @@ range_write(IngestWorker *worker, int first, int last, ErrorData **error)
 	PositionMove *moves = palloc(sizeof(PositionMove) * Max(worker->n_partitions, 1));
 	int			n_moves = moves_of(worker, first, last, moves);
 	Datum	   *image_ids = palloc(sizeof(Datum) * (last - first));
+	IngestRows *images = palloc0(sizeof(IngestRows));
 	int			n_rows = 0;
 	volatile bool written = false;
 	bool		erasures;
@@ -228,10 +232,13 @@ range_write(IngestWorker *worker, int first, int last, ErrorData **error)
 			IngestMessage *message = &batch->messages[i];
 
 			CHECK_FOR_INTERRUPTS();
-			if (message_write(worker, message, erasures))
+			if (message_write(worker, message, erasures, images))
 				image_ids[n_rows++] = UUIDPGetDatum(&message->image_id);
+			if (i == last - 1)
+				rows_insert_images(worker->source, images);
 			MemoryContextSwitchTo(transaction);
-			MemoryContextReset(worker->row);
+			if (images->n == 0)
+				MemoryContextReset(worker->row);
 		}
 		rows_report(worker, n_rows, image_ids);
 		record_batch(worker, first, last, n_moves, moves);

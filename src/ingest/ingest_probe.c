@@ -17,6 +17,10 @@
 /* A message that the decoder did not survive so many times in a row is to blame. */
 #define PROBE_ATTEMPTS	3
 
+/* Contents that the decoder is asked about at once: a question costs as much as the header of a small image. */
+#define PROBES_AT_ONCE	DECODER_MAX_OUTPUTS
+#define PROBE_BYTES	(4 * 1024 * 1024)
+
 void
 message_refuse(IngestMessage *message, int sqlerrcode, const char *reason, const char *detail)
 {
@@ -75,31 +79,23 @@ content_probe(IngestMessage *message, char error[KAFKA_ERROR_SIZE])
 	}
 }
 
-static bool
-message_probe(const IngestSource *owner, IngestMessage *message, char error[KAFKA_ERROR_SIZE])
+/* Finds the content of a message; what has none is decided by that. */
+static void
+message_read(const IngestSource *owner, IngestMessage *message)
 {
 	const KafkaMessage *source = &message->message;
 
 	if (source->value == NULL && owner->tombstones_ignored)
-	{
 		message->verdict = INGEST_IGNORED;
-		return true;
-	}
-	if (source->value == NULL && owner->tombstones_delete && source->key != NULL)
-	{
+	else if (source->value == NULL && owner->tombstones_delete && source->key != NULL)
 		message->verdict = INGEST_TOMBSTONE;
-		return true;
-	}
-	if (source->value == NULL || source->value_length == 0)
-	{
+	else if (source->value == NULL || source->value_length == 0)
 		message_refuse(message, ERRCODE_INVALID_BINARY_REPRESENTATION,
 					   source->value == NULL ? "message has no value" : "message is empty",
 					   source->value == NULL ? "It is a tombstone: a key with a null value." : NULL);
-		return true;
-	}
-	if (owner->chunked && chunk_read(message))
-		return true;
-	if (owner->content_field == NULL)
+	else if (owner->chunked && chunk_read(message))
+		return;
+	else if (owner->content_field == NULL)
 	{
 		message->content = source->value;
 		message->content_length = source->value_length;
@@ -113,10 +109,40 @@ message_probe(const IngestSource *owner, IngestMessage *message, char error[KAFK
 		{
 			message->content = NULL;
 			message_refuse(message, refusal->sqlerrcode, refusal->message, refusal->detail);
-			return true;
 		}
 	}
-	return content_probe(message, error);
+}
+
+/* The contents of n messages, in one question where there is nothing wrong with any of them. */
+static bool
+contents_probe(int n, IngestMessage *const *messages, char error[KAFKA_ERROR_SIZE])
+{
+	const char *contents[PROBES_AT_ONCE];
+	Size		lengths[PROBES_AT_ONCE];
+	ImageFacts	facts[PROBES_AT_ONCE];
+	bool		decided = true;
+	bool		all;
+	int			i;
+
+	for (i = 0; i < n; i++)
+	{
+		contents[i] = messages[i]->content;
+		lengths[i] = messages[i]->content_length;
+	}
+	all = n > 1 && decoder_probe_all(n, contents, lengths, facts);
+	for (i = 0; decided && i < n; i++)
+	{
+		if (!all)
+		{
+			ingest_check_stop();
+			decided = content_probe(messages[i], error);
+			continue;
+		}
+		messages[i]->attempts++;
+		messages[i]->facts = facts[i];
+		messages[i]->verdict = INGEST_IMAGE;
+	}
+	return decided;
 }
 
 /*
@@ -145,6 +171,9 @@ batch_probe(IngestWorker *worker, char error[KAFKA_ERROR_SIZE])
 {
 	IngestBatch *batch = &worker->batch;
 	MemoryContext caller = MemoryContextSwitchTo(batch->context);
+	IngestMessage *together[PROBES_AT_ONCE];
+	int			n = 0;
+	Size		bytes = 0;
 	bool		decided = true;
 	int			i;
 
@@ -152,14 +181,28 @@ batch_probe(IngestWorker *worker, char error[KAFKA_ERROR_SIZE])
 		batch->began = GetCurrentTimestamp();
 	for (i = batch->written; decided && i < batch->n; i++)
 	{
-		if (batch->messages[i].verdict != INGEST_UNDECIDED)
+		IngestMessage *message = &batch->messages[i];
+
+		if (message->verdict != INGEST_UNDECIDED)
 			continue;
 		ingest_check_stop();
-		if (is_expired(worker, &batch->messages[i].message))
-			batch->messages[i].verdict = INGEST_EXPIRED;
+		if (is_expired(worker, &message->message))
+			message->verdict = INGEST_EXPIRED;
 		else
-			decided = message_probe(worker->source, &batch->messages[i], error);
+			message_read(worker->source, message);
+		if (message->verdict != INGEST_UNDECIDED)
+			continue;
+		together[n++] = message;
+		bytes += message->content_length;
+		if (n == PROBES_AT_ONCE || bytes >= PROBE_BYTES)
+		{
+			decided = contents_probe(n, together, error);
+			n = 0;
+			bytes = 0;
+		}
 	}
+	if (decided)
+		decided = contents_probe(n, together, error);
 	MemoryContextSwitchTo(caller);
 	return decided;
 }

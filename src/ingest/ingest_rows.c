@@ -16,8 +16,12 @@
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
+#include "utils/lsyscache.h"
 #include "utils/timestamp.h"
 #include "utils/uuid.h"
+
+/* Of the images of one statement; a larger one has its own. */
+#define STATEMENT_BYTES	(1024 * 1024)
 
 /* The columns that images and dead letters share, and their parameters. */
 #define COMMON_COLUMNS \
@@ -110,25 +114,111 @@ row_of_message(const IngestSource *source, const IngestMessage *message, IngestR
 	row->headers = no_headers ? NULL : DatumGetJsonbP(headers);
 }
 
-void
-row_insert_image(const IngestSource *source, const IngestRow *row, const ImageFacts *facts,
-				 const char *content, Size length)
-{
-	static SPIPlanPtr plan = NULL;
-	Oid			types[] = {COMMON_TYPES, image_type_oid(), TEXTOID, TEXTOID};
-	Datum		values[lengthof(types)];
-	char		nulls[lengthof(types)];
+#define IMAGE_COLUMNS	COMMON_COLUMNS ", content, batch_id, uploaded_by"
+#define IMAGE_VALUES	COMMON_VALUES ", $8, $9, $10"
+#define N_IMAGE			(N_COMMON + 3)
 
+static void
+image_values(const IngestSource *source, const IngestRow *row, const ImageFacts *facts,
+			 const char *content, Size length, Datum *values, char *nulls)
+{
 	common_values(source, row, values, nulls);
 	values[N_COMMON] = PointerGetDatum(image_make(facts, content, length));
 	nulls[N_COMMON] = ' ';
 	set_text(row->batch_id, N_COMMON + 1, values, nulls);
 	set_text(row->uploaded_by, N_COMMON + 2, values, nulls);
+}
+
+static const char *
+image_table(const IngestSource *source)
+{
+	return source->target ? source->target : "imgpipe.images";
+}
+
+void
+row_insert_image(const IngestSource *source, const IngestRow *row, const ImageFacts *facts,
+				 const char *content, Size length)
+{
+	static SPIPlanPtr plan = NULL;
+	Oid			types[N_IMAGE] = {COMMON_TYPES, image_type_oid(), TEXTOID, TEXTOID};
+	Datum		values[N_IMAGE];
+	char		nulls[N_IMAGE];
+
+	image_values(source, row, facts, content, length, values, nulls);
 	statement_execute(&plan,
-					  psprintf("INSERT INTO %s (" COMMON_COLUMNS ", content, batch_id, uploaded_by)"
-							   " VALUES (" COMMON_VALUES ", $8, $9, $10)",
-							   source->target ? source->target : "imgpipe.images"),
-					  SPI_OK_INSERT, lengthof(types), types, values, nulls);
+					  psprintf("INSERT INTO %s (" IMAGE_COLUMNS ") VALUES (" IMAGE_VALUES ")", image_table(source)),
+					  SPI_OK_INSERT, N_IMAGE, types, values, nulls);
+}
+
+/* n values as an array. */
+static Datum
+array_of(Oid type, int n, Datum *values, bool *nulls)
+{
+	int			lower_bound = 1;
+	int16		length;
+	bool		by_value;
+	char		alignment;
+
+	get_typlenbyvalalign(type, &length, &by_value, &alignment);
+	return PointerGetDatum(construct_md_array(values, nulls, 1, &n, &lower_bound, type, length, by_value, alignment));
+}
+
+void
+rows_insert_images(const IngestSource *source, IngestRows *rows)
+{
+	static SPIPlanPtr plan = NULL;
+	Oid			types[N_IMAGE] = {COMMON_TYPES, image_type_oid(), TEXTOID, TEXTOID};
+	Datum		columns[N_IMAGE][ROWS_AT_ONCE];
+	bool		column_nulls[N_IMAGE][ROWS_AT_ONCE];
+	Datum		values[N_IMAGE];
+	char		nulls[N_IMAGE];
+	int			n = rows->n;
+	int			i;
+	int			j;
+
+	rows->n = 0;
+	rows->bytes = 0;
+	if (n == 1)
+	{
+		const IngestMessage *message = rows->messages[0];
+
+		row_insert_image(source, &rows->rows[0], &message->facts, message->content, message->content_length);
+	}
+	if (n <= 1)
+		return;
+
+	for (i = 0; i < n; i++)
+	{
+		const IngestMessage *message = rows->messages[i];
+
+		image_values(source, &rows->rows[i], &message->facts, message->content, message->content_length, values, nulls);
+		for (j = 0; j < N_IMAGE; j++)
+		{
+			columns[j][i] = values[j];
+			column_nulls[j][i] = nulls[j] == 'n';
+		}
+	}
+	for (j = 0; j < N_IMAGE; j++)
+	{
+		values[j] = array_of(types[j], n, columns[j], column_nulls[j]);
+		types[j] = get_array_type(types[j]);
+	}
+	statement_execute(&plan,
+					  psprintf("INSERT INTO %s (" IMAGE_COLUMNS ") SELECT * FROM unnest(" IMAGE_VALUES ")",
+							   image_table(source)),
+					  SPI_OK_INSERT, N_IMAGE, types, values, NULL);
+}
+
+void
+rows_add_image(const IngestSource *source, IngestRows *rows, const IngestRow *row, const IngestMessage *message)
+{
+	if (rows->bytes + message->content_length > STATEMENT_BYTES)
+		rows_insert_images(source, rows);
+	rows->rows[rows->n] = *row;
+	rows->messages[rows->n++] = message;
+	rows->bytes += message->content_length;
+	if (rows->n == ROWS_AT_ONCE || rows->bytes > STATEMENT_BYTES)
+		rows_insert_images(source, rows);
 }
 
 void

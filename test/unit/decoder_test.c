@@ -119,6 +119,30 @@ test_probe(void)
 		  "message: %s", reply.message);
 }
 
+/* Several inputs in one request: all of them, or none. */
+static void
+test_probe_of_several(void)
+{
+	const char *const no_pipelines[] = {"", "", ""};
+	Bytes		inputs[3] = {read_file("q.jpg"), read_file("gray.jpg"), read_file("q.png")};
+	DecoderRequest request = new_request(DECODER_PROBE);
+
+	check(send_inputs(&decoder, &request, 3, inputs, 3, no_pipelines) && reply.status == DECODER_OK, "three at once");
+	check_number(reply.n_outputs, 3, "facts of three");
+	check_number(reply.output_facts[0].format, IMAGE_FORMAT_JPEG, "of the first");
+	check_number(reply.output_facts[1].bands, 1, "of the second");
+	check_number(reply.output_facts[2].format, IMAGE_FORMAT_PNG, "of the third");
+	check_number(reply.output_length[2], 0, "and no bytes");
+	check_number(reply.facts.format, IMAGE_FORMAT_JPEG, "the first is input 0");
+
+	inputs[1] = (Bytes) {"text", 4};
+	request = new_request(DECODER_PROBE);
+	check(send_inputs(&decoder, &request, 3, inputs, 3, no_pipelines) && reply.status == DECODER_UNRECOGNIZED, "one is text");
+	check_number(reply.n_outputs, 0, "nothing of the others");
+	request = new_request(DECODER_PROBE);
+	check(send_inputs(&decoder, &request, 3, inputs, 2, no_pipelines) && reply.status == DECODER_FAILED, "facts of two of three");
+}
+
 static void
 test_limits(void)
 {
@@ -674,6 +698,7 @@ main(int argc, char **argv)
 	test_start();
 	decoder = start_decoder(MEMORY_LIMIT);
 	test_probe();
+	test_probe_of_several();
 	test_limits();
 	test_operations();
 	test_every_operation();
