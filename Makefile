@@ -123,7 +123,7 @@ uninstall: uninstall-decoder
 uninstall-decoder:
 	rm -f '$(DESTDIR)$(pkglibdir)/$(DECODER)'
 
-.PHONY: demo demo-stop test test-matrix release bench docs
+.PHONY: demo demo-stop test test-matrix test-fresh release bench docs
 docs:
 	@docs/make_operations
 demo:
@@ -134,6 +134,8 @@ test:
 	@test/run
 test-matrix:
 	@test/matrix
+test-fresh:
+	@test/fresh
 release:
 	@releases/freeze
 bench:

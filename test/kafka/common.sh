@@ -15,7 +15,7 @@ need_libs()
 kafka_tool()
 {
 	need_libs
-	java -Xmx128m -XX:+UseSerialGC -XX:TieredStopAtLevel=1 -Xshare:auto \
+	java -XX:-UsePerfData -Xmx128m -XX:+UseSerialGC -XX:TieredStopAtLevel=1 -Xshare:auto \
 		-Dkafka.log="$dir/tools.log" -Dlog4j.configuration="file:$here/log4j.properties" \
 		-cp "$libs/*" "$@"
 }
