@@ -123,7 +123,7 @@ uninstall: uninstall-decoder
 uninstall-decoder:
 	rm -f '$(DESTDIR)$(pkglibdir)/$(DECODER)'
 
-.PHONY: demo demo-stop test test-matrix test-fresh release bench docs
+.PHONY: demo demo-stop test test-docker test-matrix test-fresh release bench docs
 docs:
 	@docs/make_operations
 demo:
@@ -132,6 +132,8 @@ demo-stop:
 	@test/demo_stop
 test:
 	@test/run
+test-docker:
+	@test/docker/run
 test-matrix:
 	@test/matrix
 test-fresh:
