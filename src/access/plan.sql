@@ -197,7 +197,7 @@ AS $$
 			FROM imgpipe.default_changes(only_schema) d WHERE only_role IS NULL OR d.role_name = only_role
 			GROUP BY d.change, d.creator, d.schema_name, d.kind, d.role_name, d.reason
 		UNION ALL
-		SELECT 7, NULL, NULL, format(CASE m.change WHEN 'grant' THEN 'GRANT %I TO %I' ELSE 'REVOKE %I FROM %I' END, m.role_name, m.member) || coalesce(' GRANTED BY ' || quote_ident(m.granted_by), ''), 'membership: ' || m.reason
+		SELECT 7, m.granted_by, NULL, format(CASE m.change WHEN 'grant' THEN 'GRANT %I TO %I' ELSE 'REVOKE %I FROM %I' END, m.role_name, m.member) || coalesce(' GRANTED BY ' || quote_ident(m.granted_by), ''), 'membership: ' || m.reason
 			FROM imgpipe.membership_changes() m WHERE only_schema IS NULL AND only_role IS NULL)
 	SELECT * FROM statements
 $$;
