@@ -105,12 +105,20 @@ decoder_has_ended(void)
 	return waitid(P_PID, decoder.pid, &info, WEXITED | WNOHANG | WNOWAIT) < 0 || info.si_pid != 0;
 }
 
+/*
+ * Reaped here, too: an orphan goes to process 1, which in a container can be
+ * the postmaster, and that takes any child that was killed for a crashed
+ * backend and restarts.
+ */
 static void
 decoder_kill_at_exit(int code, Datum argument)
 {
 	/* The wait event set and the descriptors go with the process. */
-	if (decoder.pid != 0)
-		kill(decoder.pid, SIGKILL);
+	if (decoder.pid == 0)
+		return;
+	kill(decoder.pid, SIGKILL);
+	while (waitpid(decoder.pid, NULL, 0) < 0 && errno == EINTR)
+		;
 	decoder.pid = 0;
 }
 
