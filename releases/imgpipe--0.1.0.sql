@@ -8375,10 +8375,12 @@ INSERT INTO imgpipe.access_rules (template, rule, team, place, kind, object, pri
 	('images', 15, 'auditor', 'images', 'table', 'access_*', '{SELECT}', NULL, false, NULL, false, true),
 	('images', 16, 'auditor', 'images', 'table', 'template_masks', '{SELECT}', NULL, false, NULL, false, true),
 	('images', 17, 'auditor', 'images', 'table', 'job_runs', '{SELECT}', NULL, false, NULL, false, true),
-	('images', 18, 'worker', 'images', 'table', 'images', '{INSERT}', NULL, false, NULL, false, true),
+	('images', 18, 'worker', 'images', 'table', 'images', '{SELECT,INSERT}', NULL, false, NULL, false, true),
 	('images', 19, 'worker', 'images', 'table', 'dead_letters', '{INSERT}', NULL, false, NULL, false, true),
 	('images', 20, 'worker', 'images', 'table', 'sources', '{SELECT,INSERT,UPDATE,DELETE}', NULL, false, NULL, false, true),
 	('images', 21, 'worker', 'images', 'table', 'processors', '{SELECT,INSERT,UPDATE,DELETE}', NULL, false, NULL, false, true),
+	('images', 22, 'worker', 'images', 'table', 'processor_versions', '{SELECT,INSERT}', NULL, false, NULL, false, true),
+	('images', 23, 'operator', 'images', 'table', 'processor_versions', '{SELECT,INSERT}', NULL, false, NULL, false, true),
 
 	('item_pictures', 1, 'logistics', 'images', 'table', 'images', '{SELECT}', '{image_id,received_at,format,width,height,bytes}', false, 'referenced(image_id, items.image_id)', false, true),
 	('item_pictures', 2, 'logistics', 'images', 'table', 'renditions', '{SELECT}', NULL, false, 'referenced(image_id, items.image_id)', false, true),
