@@ -51,7 +51,6 @@ RESET imgpipe.max_output_megapixels;
 SET imgpipe.decoder_memory_limit = '64MB';
 SELECT process_image(content, 'resize(width=9000, height=9000, fit=fill, enlarge=true) | rotate(angle=90)') FROM pictures WHERE name = 'jpeg';
 SELECT process_image(content, 'resize(width=3000, height=2000, fit=fill, enlarge=true) | webp(lossless=true)') FROM pictures WHERE name = 'jpeg';
-SELECT process_image(content, 'resize(width=3000, height=2000, fit=fill, enlarge=true) | avif(effort=0)') FROM pictures WHERE name = 'jpeg';
 RESET imgpipe.decoder_memory_limit;
 SET imgpipe.decoder_timeout = '100ms';
 SELECT process_image(content, 'resize(width=9000, height=9000, fit=fill, enlarge=true) | blur(sigma=50)') FROM pictures WHERE name = 'jpeg';

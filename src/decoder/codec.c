@@ -202,11 +202,11 @@ first_error(char *text, size_t size)
 bool
 codec_fail_libvips(DecoderReply *reply, DecoderStatus status, const char *what)
 {
-	/* The last three are all that is heard of libwebp, and of libaom, when they run out of it. */
+	/* The last ones are all that is heard of libwebp, and of libaom, when they run out of it. */
 	static const char *const memory_signs[] = {
 		"out of memory", "insufficient memory", "cannot allocate", "memory allocation",
 		"not enough memory", "failed to allocate",
-		"picture memory error", "unable to encode", "failed to initialize encoder"
+		"picture memory error", "unable to encode", "failed to initialize encoder", "bufferpool() failed"
 	};
 	static const char *const unsupported_signs[] = {
 		"unsupported", "not supported", "not implemented", "not configured", "samples out of range"
