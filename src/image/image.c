@@ -75,6 +75,51 @@ image_from_bytes(const char *bytes, Size length)
 	return image_make(&facts, bytes, length);
 }
 
+static int
+digit_value(char digit)
+{
+	if (digit >= '0' && digit <= '9')
+		return digit - '0';
+	if (digit >= 'a' && digit <= 'f')
+		return digit - 'a' + 10;
+	if (digit >= 'A' && digit <= 'F')
+		return digit - 'A' + 10;
+	return -1;
+}
+
+/*
+ * "\x" and hex digits to bytes, where a query can be cancelled in between; NULL
+ * for any other text, which is byteain's.
+ */
+static bytea *
+bytes_of_digits(const char *text)
+{
+	Size		length = strlen(text);
+	Size		n_bytes = length / 2 - 1;
+	bytea	   *bytes;
+	Size		i;
+
+	if (strncmp(text, "\\x", 2) != 0 || length % 2 != 0)
+		return NULL;
+	bytes = palloc(VARHDRSZ + n_bytes);
+	SET_VARSIZE(bytes, VARHDRSZ + n_bytes);
+	for (i = 0; i < n_bytes; i++)
+	{
+		int			high = digit_value(text[2 * i + 2]);
+		int			low = digit_value(text[2 * i + 3]);
+
+		if (i % IMAGE_BYTES_AT_ONCE == 0)
+			CHECK_FOR_INTERRUPTS();
+		if (high < 0 || low < 0)
+		{
+			pfree(bytes);
+			return NULL;
+		}
+		VARDATA(bytes)[i] = high << 4 | low;
+	}
+	return bytes;
+}
+
 /*
  * Text form: as bytea's, "\x" and hex digits (or the old escape format).
  * Refused bytes are a soft error where PostgreSQL knows those; a decoder that
@@ -89,9 +134,13 @@ imgpipe_image_in(PG_FUNCTION_ARGS)
 	ImageFacts	facts;
 	DecoderFailure failure;
 
-	if (!bytea_input_safe(PG_GETARG_CSTRING(0), fcinfo->context, &value))
-		PG_RETURN_NULL();
-	bytes = DatumGetByteaPP(value);
+	bytes = bytes_of_digits(PG_GETARG_CSTRING(0));
+	if (bytes == NULL)
+	{
+		if (!bytea_input_safe(PG_GETARG_CSTRING(0), fcinfo->context, &value))
+			PG_RETURN_NULL();
+		bytes = DatumGetByteaPP(value);
+	}
 	if (!decoder_probe(VARDATA_ANY(bytes), VARSIZE_ANY_EXHDR(bytes), &facts, &failure))
 	{
 		if (failure.kind != DECODER_REJECTED)

@@ -110,6 +110,7 @@ $node->safe_psql('postgres', q[
 my %operations = (
 	'250 MB to the decoder' => ['SELECT imgpipe.process_image(content, $p$resize(width=7)$p$) FROM large', 1000],
 	'250 MB of bytes as an image' => ['SELECT imgpipe.image(content::bytea) FROM large', 1500],
+	'250 MB of text as an image' => ['SELECT imgpipe.image_in(imgpipe.image_out(content), 0, -1) FROM large', 2500],
 	'250 MB to text' => ['SELECT imgpipe.image_out(content) FROM large', 1000],
 	'a slow pipeline' => ['SELECT imgpipe.process_image(content, $p$resize(width=9000, height=9000, fit=fill, enlarge=true) | blur(sigma=20) | png$p$) FROM photo', 3000],
 	'a large output' => ['SELECT imgpipe.process_image(content, $p$resize(width=7000, height=7000, fit=fill, enlarge=true) | png(compression=0)$p$) FROM photo', 2000],
