@@ -5121,7 +5121,10 @@ AS $$
 	WITH RECURSIVE views AS (
 		SELECT c.oid, c.relowner, c.relacl, c.relkind = 'm' AS materialized,
 				(o.rolsuper OR o.rolbypassrls OR o.oid = (SELECT i.relowner FROM pg_class i WHERE i.oid = 'imgpipe.images'::regclass))
-					AND NOT coalesce((SELECT s.option_value::boolean FROM pg_options_to_table(c.reloptions) s WHERE s.option_name = 'security_invoker'), false) AS unfenced
+					AND NOT coalesce((SELECT s.option_value::boolean FROM pg_options_to_table(c.reloptions) s WHERE s.option_name = 'security_invoker'), false)
+					-- Those of teams, and whoever does as they do.
+					AND NOT EXISTS (SELECT FROM pg_rewrite w JOIN pg_depend d ON d.classid = 'pg_rewrite'::regclass AND d.objid = w.oid
+						WHERE w.ev_class = c.oid AND d.refclassid = 'pg_proc'::regclass AND d.refobjid = 'imgpipe.fence()'::regprocedure) AS unfenced
 			FROM pg_class c JOIN pg_roles o ON o.oid = c.relowner
 			WHERE c.relkind IN ('v', 'm') AND c.oid <> 'imgpipe.sealed_daily_volume'::regclass
 	), readers AS (
@@ -5142,7 +5145,7 @@ AS $$
 		ORDER BY 1
 $$;
 COMMENT ON FUNCTION imgpipe.unfenced_views() IS
-'Views that others than their owner may read and that show images past their deadline, because the read fence does not hold for their owner, and materialized views, which keep what they have read; each over any of the fenced tables.';
+'Views that others than their owner may read and that show images past their deadline, because the read fence does not hold for their owner and they do not ask for imgpipe.fence() themselves, and materialized views, which keep what they have read; each over any of the fenced tables.';
 REVOKE EXECUTE ON FUNCTION imgpipe.unfenced_views() FROM PUBLIC;
 
 CREATE FUNCTION imgpipe.retention_report() RETURNS TABLE (item text, value text, detail text, hint text)

@@ -58,6 +58,7 @@ for my $template (sort keys %teams)
 query('SELECT imgpipe.name_creator($$shop_read_for_all$$, $$shopkeeper$$)');
 ok(query('SELECT imgpipe.apply_access((SELECT hash FROM imgpipe.plan_access() LIMIT 1))') > 0, 'all of it is applied');
 is(query('SELECT reason, statement FROM imgpipe.plan_access()'), '', 'and then there is nothing to do');
+is(query('SELECT view FROM imgpipe.unfenced_views()'), '', 'no view of a team shows images past their deadline');
 # What is made afterwards, by the creator that was named, is for whom the template says future.
 query("SET ROLE shopkeeper; CREATE TABLE $_.later (later_id integer PRIMARY KEY)") for map {"shop_$_"} @of_shops;
 
