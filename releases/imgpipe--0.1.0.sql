@@ -6261,7 +6261,7 @@ BEGIN
 	END LOOP;
 	BEGIN
 		FOR finding IN SELECT format('its sandbox lets it %s', a.attempt) FROM imgpipe.decoder_sandbox() a WHERE NOT a.refused LOOP
-			found := found || 'decoder';
+			found := found || 'decoder'::text;
 			severity := 'critical';
 			subject := 'decoder';
 			advice := 'Image codecs parse hostile bytes: do not run them so. See imgpipe.allow_unsandboxed_decoder.';
@@ -6269,7 +6269,7 @@ BEGIN
 		END LOOP;
 	EXCEPTION WHEN OTHERS THEN
 		GET STACKED DIAGNOSTICS finding = MESSAGE_TEXT, advice = PG_EXCEPTION_HINT;
-		found := found || 'decoder';
+		found := found || 'decoder'::text;
 		severity := 'critical';
 		subject := 'decoder';
 		RETURN NEXT;

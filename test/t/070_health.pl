@@ -86,6 +86,12 @@ is($node->safe_psql('postgres', q[SET imgpipe.allow_unsandboxed_decoder = on;
 is($node->safe_psql('postgres', q[SET imgpipe.decoder_memory_limit = '64MB'; SET imgpipe.decoder_timeout = '100ms';
 	SELECT count(*) > 10 FROM imgpipe.health_check()]), 't', 'it answers whatever the decoder does');
 
+is($node->safe_psql('postgres', q[SELECT pg_backend_pid() AS pid, count(*) FROM imgpipe.decoder_sandbox() \gset
+	\setenv BACKEND :pid
+	\! kill -STOP $(cat /proc/$BACKEND/task/$BACKEND/children)
+	SET imgpipe.decoder_timeout = '100ms';
+	SELECT severity, finding FROM imgpipe.health_check() WHERE subject = 'decoder']), 'critical|image takes too long to work on', 'a decoder that does not answer');
+
 $node->append_conf('postgresql.conf', "fsync = off\nmax_worker_processes = 3\nimgpipe.max_processors = 9");
 $node->restart;
 is(found('settings'), join("\n", 'critical: fsync = off', 'warning: max_worker_processes = 3, and imgpipe alone may need 12'), 'settings that do not fit');
