@@ -80,15 +80,15 @@ $node->psql('postgres', q[
 		before text := '';
 		after text;
 	BEGIN
-		FOR i IN 1 .. 100 LOOP
+		FOR i IN 1 .. 150 LOOP
 			IF use_decoder() <> 7 THEN
 				RAISE 'wrong width';
 			END IF;
 			after := split_part(decoders(), ' ', 2);
 			n_decoders := n_decoders + (after <> before)::integer;
 			before := after;
-			-- around the timeout, in steps of 40 microseconds
-			PERFORM pg_sleep(0.008 + i * 0.00004);
+			-- from before the timeout to well after it, in steps of 100 microseconds
+			PERFORM pg_sleep(0.006 + i * 0.0001);
 		END LOOP;
 		RAISE NOTICE '% decoders', n_decoders;
 	END $$;], stdout => \$out, stderr => \$errors);
@@ -98,15 +98,19 @@ note($errors);
 # Cancel: milliseconds from the interrupt to its end, at points all over long operations.
 
 $node->safe_psql('postgres', q[
-	CREATE FUNCTION time_to_cancel(command text, after integer) RETURNS double precision LANGUAGE plpgsql AS $$
+	CREATE FUNCTION time_to_cancel(command text, OUT cancelled boolean, OUT elapsed double precision) LANGUAGE plpgsql AS $$
 	DECLARE
 		began timestamptz := clock_timestamp();
 	BEGIN
-		EXECUTE command;
-		RETURN NULL;
-	EXCEPTION WHEN query_canceled THEN
-		RETURN extract(epoch FROM clock_timestamp() - began) * 1000 - after;
+		BEGIN
+			EXECUTE command;
+			cancelled := false;
+		EXCEPTION WHEN query_canceled THEN
+			cancelled := true;
+		END;
+		elapsed := extract(epoch FROM clock_timestamp() - began) * 1000;
 	END $$;]);
+# each with milliseconds, within which it is cancelled where it takes that long
 my %operations = (
 	'250 MB to the decoder' => ['SELECT imgpipe.process_image(content, $p$resize(width=7)$p$) FROM large', 1000],
 	'250 MB of bytes as an image' => ['SELECT imgpipe.image(content::bytea) FROM large', 1500],
@@ -116,17 +120,20 @@ my %operations = (
 	'a large output' => ['SELECT imgpipe.process_image(content, $p$resize(width=7000, height=7000, fit=fill, enlarge=true) | png(compression=0)$p$) FROM photo', 2000],
 	'many small ones' => ['SELECT count(imgpipe.thumbnail(content, 7, 7)) FROM photo, generate_series(1, 1000000)', 500],
 	'verification' => ['SELECT count(imgpipe.verify_image(content)) FROM large, generate_series(1, 100)', 2000]);
-srand(7);
 for my $operation (sort keys %operations)
 {
 	my ($command, $span) = @{ $operations{$operation} };
-	my $script = "SET imgpipe.decoder_timeout = '60s'; SET imgpipe.decoder_memory_limit = '1GB';\n";
-	for (1 .. 6)
-	{
-		my $after = 20 + int rand $span;
-		$script .= "SET statement_timeout = $after; SELECT time_to_cancel(\$\$$command\$\$, $after);\n";
-	}
-	$script .= "SET statement_timeout = 0; SELECT 'width ' || use_decoder();\n";
+	my $script = "SET imgpipe.decoder_timeout = '60s'; SET imgpipe.decoder_memory_limit = '1GB';
+		SELECT setseed(0.7) \\gset\n\\set span $span\n";
+	# What ends before it is cancelled says how long it takes on this machine.
+	$script .= "SELECT (20 + random() * :span)::integer AS after \\gset
+		SET statement_timeout = :after;
+		SELECT * FROM time_to_cancel(\$\$$command\$\$) \\gset
+		SET statement_timeout = 0;
+		SELECT CASE WHEN :'cancelled' THEN (:elapsed - :after)::text END AS late,
+			CASE WHEN :'cancelled' THEN :span ELSE least(:span, :elapsed) * 0.8 END AS span \\gset
+		\\echo :late\n" for 1 .. 6;
+	$script .= "SELECT 'width ' || use_decoder();\n";
 	my $result = $node->safe_psql('postgres', $script);
 	like($result, qr/width 7$/, "$operation: the session goes on");
 	my @times = sort { $a <=> $b } grep {/^[-\d.]+$/} split /\n/, $result;
