@@ -588,6 +588,12 @@ CREATE FUNCTION imgpipe.workers_available() RETURNS boolean
 COMMENT ON FUNCTION imgpipe.workers_available() IS
 'Whether imgpipe is in shared_preload_libraries, so that sources and processors can run.';
 
+CREATE FUNCTION imgpipe.require_workers(problem text, or_wait boolean DEFAULT false) RETURNS void
+	AS 'MODULE_PATHNAME', 'imgpipe_require_workers'
+	LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
+COMMENT ON FUNCTION imgpipe.require_workers(text, boolean) IS
+'Does nothing where imgpipe is in shared_preload_libraries. Elsewhere raises 55000 with that problem; with or_wait, where what was asked for is kept until there are workers, it is a warning, the first of each statement.';
+
 CREATE FUNCTION imgpipe.stop_workers() RETURNS void
 	AS 'MODULE_PATHNAME', 'imgpipe_stop_workers'
 	LANGUAGE C VOLATILE PARALLEL UNSAFE;
@@ -1560,6 +1566,7 @@ BEGIN
 	END;
 	-- Its retention may be the longest: partitions for it are made now.
 	PERFORM imgpipe.wake_controller();
+	PERFORM imgpipe.require_workers(format('source "%s" cannot be started', name), or_wait => true);
 	RETURN new_id;
 END
 $$;
@@ -1624,12 +1631,7 @@ AS $$
 DECLARE
 	source imgpipe.sources := imgpipe.own_source(name);
 BEGIN
-	IF NOT imgpipe.workers_available() THEN
-		RAISE EXCEPTION USING ERRCODE = 'object_not_in_prerequisite_state',
-			MESSAGE = format('source "%s" cannot be started', name),
-			DETAIL = 'imgpipe is not in shared_preload_libraries, so it has no background workers.',
-			HINT = 'Set shared_preload_libraries = ''imgpipe'' in postgresql.conf and restart the server.';
-	END IF;
+	PERFORM imgpipe.require_workers(format('source "%s" cannot be started', name));
 	IF source.started_in <> imgpipe.database_identity() THEN
 		RAISE EXCEPTION USING ERRCODE = 'object_not_in_prerequisite_state',
 			MESSAGE = format('source "%s" was started in another database, of which this is a copy', name),
@@ -1658,6 +1660,7 @@ BEGIN
 		PERFORM imgpipe.adopt_outbox();
 	END IF;
 	PERFORM imgpipe.wake_controller();
+	PERFORM imgpipe.require_workers(format('source "%s" waits for workers', name), or_wait => true);
 END
 $$;
 COMMENT ON FUNCTION imgpipe.adopt_source(text) IS
@@ -1957,6 +1960,7 @@ BEGIN
 			VALUES (letter.image_id, processor.processor_id, processor.version)
 			ON CONFLICT ON CONSTRAINT tasks_image_id_processor_id_key DO NOTHING;
 		PERFORM imgpipe.wake_controller();
+		PERFORM imgpipe.require_workers(format('processor "%s" waits for workers', letter.processor), or_wait => true);
 	END IF;
 	DELETE FROM imgpipe.dead_letters d WHERE d.image_id = letter.image_id AND d.dead_letter_id = letter.dead_letter_id;
 	PERFORM imgpipe.renew_result(letter.image_id, letter.source);
@@ -2077,12 +2081,7 @@ DECLARE
 	source imgpipe.sources := imgpipe.own_source(name);
 	target_name text := imgpipe.check_replay_target(target, source.owner);
 BEGIN
-	IF NOT imgpipe.workers_available() THEN
-		RAISE EXCEPTION USING ERRCODE = 'object_not_in_prerequisite_state',
-			MESSAGE = format('source "%s" cannot be replayed', name),
-			DETAIL = 'imgpipe is not in shared_preload_libraries, so it has no background workers.',
-			HINT = 'Set shared_preload_libraries = ''imgpipe'' in postgresql.conf and restart the server.';
-	END IF;
+	PERFORM imgpipe.require_workers(format('source "%s" cannot be replayed', name));
 	start_from := imgpipe.check_start_from(start_from);
 	end_at := imgpipe.check_start_from(end_at);
 	replay := coalesce(replay, format('%s.replay-%s', left(name, 40), to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYYMMDD-HH24MISS')));
@@ -2283,6 +2282,7 @@ BEGIN
 			FROM imgpipe.kafka_headers(headers) h
 		RETURNING o.message_id INTO new_id;
 	PERFORM imgpipe.wake_senders();
+	PERFORM imgpipe.require_workers('messages to Kafka wait for workers', or_wait => true);
 	RETURN new_id;
 END
 $$;
@@ -2378,6 +2378,7 @@ BEGIN
 		WHERE o.state = 'refused' AND o.image_id >= imgpipe.fence() AND (resend_refused.topic IS NULL OR o.topic = resend_refused.topic);
 	GET DIAGNOSTICS n_messages = ROW_COUNT;
 	PERFORM imgpipe.wake_senders();
+	PERFORM imgpipe.require_workers('messages to Kafka wait for workers', or_wait => true);
 	RETURN n_messages;
 END
 $$;
@@ -2392,6 +2393,7 @@ AS $$
 	UPDATE imgpipe.senders s SET started_in = imgpipe.database_identity()
 		WHERE s.started_in <> imgpipe.database_identity() AND pg_has_role(session_user, s.owner::oid, 'USAGE');
 	SELECT imgpipe.wake_senders();
+	SELECT imgpipe.require_workers('messages to Kafka wait for workers', or_wait => true);
 $$;
 COMMENT ON FUNCTION imgpipe.adopt_outbox() IS
 'Has a database that is a copy, restored from a dump or a base backup, send what is in its outbox, and whatever will be; without it a copy made for a test keeps quiet. adopt_source() does this too. Holds for senders of roles that the session''s user is a member of.';
@@ -2981,6 +2983,7 @@ BEGIN
 	END;
 	INSERT INTO imgpipe.processor_versions (processor_id, version, outputs, function)
 		VALUES (new_id, 1, outputs, function::text);
+	PERFORM imgpipe.require_workers(format('processor "%s" waits for workers', name), or_wait => true);
 	RETURN new_id;
 END
 $$;
@@ -3006,6 +3009,7 @@ BEGIN
 		VALUES (processor.processor_id, processor.version + 1, outputs, function::text);
 	UPDATE imgpipe.processors p SET version = processor.version + 1
 		WHERE p.processor_id = processor.processor_id;
+	PERFORM imgpipe.require_workers(format('processor "%s" waits for workers', name), or_wait => true);
 	RETURN processor.version + 1;
 END
 $$;
@@ -3023,6 +3027,7 @@ BEGIN
 	UPDATE imgpipe.processors p SET enabled = true
 		WHERE p.processor_id = processor.processor_id AND NOT p.enabled;
 	PERFORM imgpipe.wake_controller();
+	PERFORM imgpipe.require_workers(format('processor "%s" waits for workers', name), or_wait => true);
 END
 $$;
 COMMENT ON FUNCTION imgpipe.start_processor(text) IS
@@ -3073,6 +3078,7 @@ BEGIN
 			WHERE t.version < EXCLUDED.version;
 	GET DIAGNOSTICS n_tasks = ROW_COUNT;
 	PERFORM imgpipe.wake_controller();
+	PERFORM imgpipe.require_workers(format('processor "%s" waits for workers', name), or_wait => true);
 	RETURN n_tasks;
 END
 $$;
@@ -3563,13 +3569,16 @@ BEGIN
 			HINT = 'Choose another name.';
 	END;
 	PERFORM imgpipe.wake_controller();
+	IF job.enabled THEN
+		PERFORM imgpipe.require_workers(format('job "%s" waits for workers', name), or_wait => true);
+	END IF;
 	RETURN job.job_id;
 END
 $$;
 COMMENT ON FUNCTION imgpipe.schedule(text, text, text, text, integer, interval, integer, interval, text, boolean) IS
 'Runs an SQL command on a schedule and returns the job_id. Where the current role, or one that it is a member of, has a job of that name, that job gets this schedule, command and parameters; it keeps its owner. See next_run() for schedules and docs/scheduling.md for all of it.
 command: one statement runs as if typed in psql, so VACUUM, CREATE INDEX CONCURRENTLY and CALL with COMMIT work; several, parted by semicolons, run in one transaction unless they hold BEGIN and COMMIT. time_zone: whose clock the schedule goes by; default: the database''s TimeZone. max_running (1 to 64): runs at the same time; a due time that finds them all going on waits. timeout (up to 24 days; 0: none) cancels a run. max_attempts (1 to 100) and retry_delay (up to 24 days): a run that fails, is interrupted or runs into its timeout is tried again after retry_delay, doubled each time up to an hour. catch_up: none, once or all, for due times that passed while the server was down or the job could not run.
-The command runs as the current role in a worker of its own, whose search_path and settings are those of the role and the database. imgpipe.job_runs shows what came of it, imgpipe.job_status what is next. A role needs USAGE on schema imgpipe and SELECT, INSERT, UPDATE and DELETE on imgpipe.jobs, and before PostgreSQL 17 LOGIN. Without shared_preload_libraries = ''imgpipe'' jobs are kept and do not run. Raises 42602 for a name, 22023 and 22004 for a schedule, time zone or parameter, 42601 for a command that is no SQL, 0A000 for COPY to or from the client, 28000 and 42501 for missing rights, 42710 for a name that another role has.';
+The command runs as the current role in a worker of its own, whose search_path and settings are those of the role and the database. imgpipe.job_runs shows what came of it, imgpipe.job_status what is next. A role needs USAGE on schema imgpipe and SELECT, INSERT, UPDATE and DELETE on imgpipe.jobs, and before PostgreSQL 17 LOGIN. Without shared_preload_libraries = ''imgpipe'' jobs are kept and do not run, and a warning says so. Raises 42602 for a name, 22023 and 22004 for a schedule, time zone or parameter, 42601 for a command that is no SQL, 0A000 for COPY to or from the client, 28000 and 42501 for missing rights, 42710 for a name that another role has.';
 
 CREATE FUNCTION imgpipe.alter_job(name text, schedule text DEFAULT NULL, command text DEFAULT NULL, time_zone text DEFAULT NULL,
 	max_running integer DEFAULT NULL, timeout interval DEFAULT NULL, max_attempts integer DEFAULT NULL,
@@ -3601,6 +3610,9 @@ BEGIN
 			next_due_at = CASE WHEN afresh THEN NULL ELSE j.next_due_at END
 		WHERE j.job_id = job.job_id;
 	PERFORM imgpipe.wake_controller();
+	IF job.enabled THEN
+		PERFORM imgpipe.require_workers(format('job "%s" waits for workers', name), or_wait => true);
+	END IF;
 END
 $$;
 COMMENT ON FUNCTION imgpipe.alter_job(text, text, text, text, integer, interval, integer, interval, text, boolean) IS
@@ -3626,12 +3638,7 @@ AS $$
 DECLARE
 	job imgpipe.jobs := imgpipe.own_job(name);
 BEGIN
-	IF NOT imgpipe.workers_available() THEN
-		RAISE EXCEPTION USING ERRCODE = 'object_not_in_prerequisite_state',
-			MESSAGE = format('job "%s" cannot run', name),
-			DETAIL = 'imgpipe is not in shared_preload_libraries, so it has no background workers.',
-			HINT = 'Set shared_preload_libraries = ''imgpipe'' in postgresql.conf and restart the server.';
-	END IF;
+	PERFORM imgpipe.require_workers(format('job "%s" cannot run', name));
 	UPDATE imgpipe.jobs j SET requested_run = coalesce(j.requested_run, nextval('imgpipe.job_runs_run_id_seq'))
 		WHERE j.job_id = job.job_id
 		RETURNING j.requested_run INTO job.requested_run;

@@ -1,5 +1,6 @@
 -- Options of Kafka servers and user mappings, and what the functions of sources refuse; no broker is asked.
 \set VERBOSITY default
+DO $$BEGIN IF NOT imgpipe.workers_available() THEN SET client_min_messages = error; END IF; END$$;	-- what waits for workers says so
 
 -- every option that is there
 CREATE SERVER kafka FOREIGN DATA WRAPPER imgpipe_kafka OPTIONS (

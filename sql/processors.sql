@@ -4,6 +4,8 @@ DO $$
 BEGIN
 	IF imgpipe.workers_available() THEN
 		PERFORM imgpipe.stop_workers();
+	ELSE
+		SET client_min_messages = error;	-- what waits for workers says so
 	END IF;
 END
 $$;

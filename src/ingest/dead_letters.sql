@@ -68,6 +68,7 @@ BEGIN
 			VALUES (letter.image_id, processor.processor_id, processor.version)
 			ON CONFLICT ON CONSTRAINT tasks_image_id_processor_id_key DO NOTHING;
 		PERFORM imgpipe.wake_controller();
+		PERFORM imgpipe.require_workers(format('processor "%s" waits for workers', letter.processor), or_wait => true);
 	END IF;
 	DELETE FROM imgpipe.dead_letters d WHERE d.image_id = letter.image_id AND d.dead_letter_id = letter.dead_letter_id;
 	PERFORM imgpipe.renew_result(letter.image_id, letter.source);

@@ -45,12 +45,7 @@ DECLARE
 	source imgpipe.sources := imgpipe.own_source(name);
 	target_name text := imgpipe.check_replay_target(target, source.owner);
 BEGIN
-	IF NOT imgpipe.workers_available() THEN
-		RAISE EXCEPTION USING ERRCODE = 'object_not_in_prerequisite_state',
-			MESSAGE = format('source "%s" cannot be replayed', name),
-			DETAIL = 'imgpipe is not in shared_preload_libraries, so it has no background workers.',
-			HINT = 'Set shared_preload_libraries = ''imgpipe'' in postgresql.conf and restart the server.';
-	END IF;
+	PERFORM imgpipe.require_workers(format('source "%s" cannot be replayed', name));
 	start_from := imgpipe.check_start_from(start_from);
 	end_at := imgpipe.check_start_from(end_at);
 	replay := coalesce(replay, format('%s.replay-%s', left(name, 40), to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYYMMDD-HH24MISS')));

@@ -259,6 +259,7 @@ BEGIN
 	END;
 	-- Its retention may be the longest: partitions for it are made now.
 	PERFORM imgpipe.wake_controller();
+	PERFORM imgpipe.require_workers(format('source "%s" cannot be started', name), or_wait => true);
 	RETURN new_id;
 END
 $$;
@@ -323,12 +324,7 @@ AS $$
 DECLARE
 	source imgpipe.sources := imgpipe.own_source(name);
 BEGIN
-	IF NOT imgpipe.workers_available() THEN
-		RAISE EXCEPTION USING ERRCODE = 'object_not_in_prerequisite_state',
-			MESSAGE = format('source "%s" cannot be started', name),
-			DETAIL = 'imgpipe is not in shared_preload_libraries, so it has no background workers.',
-			HINT = 'Set shared_preload_libraries = ''imgpipe'' in postgresql.conf and restart the server.';
-	END IF;
+	PERFORM imgpipe.require_workers(format('source "%s" cannot be started', name));
 	IF source.started_in <> imgpipe.database_identity() THEN
 		RAISE EXCEPTION USING ERRCODE = 'object_not_in_prerequisite_state',
 			MESSAGE = format('source "%s" was started in another database, of which this is a copy', name),
@@ -357,6 +353,7 @@ BEGIN
 		PERFORM imgpipe.adopt_outbox();
 	END IF;
 	PERFORM imgpipe.wake_controller();
+	PERFORM imgpipe.require_workers(format('source "%s" waits for workers', name), or_wait => true);
 END
 $$;
 COMMENT ON FUNCTION imgpipe.adopt_source(text) IS

@@ -161,6 +161,7 @@ BEGIN
 			FROM imgpipe.kafka_headers(headers) h
 		RETURNING o.message_id INTO new_id;
 	PERFORM imgpipe.wake_senders();
+	PERFORM imgpipe.require_workers('messages to Kafka wait for workers', or_wait => true);
 	RETURN new_id;
 END
 $$;
@@ -256,6 +257,7 @@ BEGIN
 		WHERE o.state = 'refused' AND o.image_id >= imgpipe.fence() AND (resend_refused.topic IS NULL OR o.topic = resend_refused.topic);
 	GET DIAGNOSTICS n_messages = ROW_COUNT;
 	PERFORM imgpipe.wake_senders();
+	PERFORM imgpipe.require_workers('messages to Kafka wait for workers', or_wait => true);
 	RETURN n_messages;
 END
 $$;
@@ -270,6 +272,7 @@ AS $$
 	UPDATE imgpipe.senders s SET started_in = imgpipe.database_identity()
 		WHERE s.started_in <> imgpipe.database_identity() AND pg_has_role(session_user, s.owner::oid, 'USAGE');
 	SELECT imgpipe.wake_senders();
+	SELECT imgpipe.require_workers('messages to Kafka wait for workers', or_wait => true);
 $$;
 COMMENT ON FUNCTION imgpipe.adopt_outbox() IS
 'Has a database that is a copy, restored from a dump or a base backup, send what is in its outbox, and whatever will be; without it a copy made for a test keeps quiet. adopt_source() does this too. Holds for senders of roles that the session''s user is a member of.';

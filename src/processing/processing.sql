@@ -298,6 +298,7 @@ BEGIN
 	END;
 	INSERT INTO imgpipe.processor_versions (processor_id, version, outputs, function)
 		VALUES (new_id, 1, outputs, function::text);
+	PERFORM imgpipe.require_workers(format('processor "%s" waits for workers', name), or_wait => true);
 	RETURN new_id;
 END
 $$;
@@ -323,6 +324,7 @@ BEGIN
 		VALUES (processor.processor_id, processor.version + 1, outputs, function::text);
 	UPDATE imgpipe.processors p SET version = processor.version + 1
 		WHERE p.processor_id = processor.processor_id;
+	PERFORM imgpipe.require_workers(format('processor "%s" waits for workers', name), or_wait => true);
 	RETURN processor.version + 1;
 END
 $$;
@@ -340,6 +342,7 @@ BEGIN
 	UPDATE imgpipe.processors p SET enabled = true
 		WHERE p.processor_id = processor.processor_id AND NOT p.enabled;
 	PERFORM imgpipe.wake_controller();
+	PERFORM imgpipe.require_workers(format('processor "%s" waits for workers', name), or_wait => true);
 END
 $$;
 COMMENT ON FUNCTION imgpipe.start_processor(text) IS
@@ -390,6 +393,7 @@ BEGIN
 			WHERE t.version < EXCLUDED.version;
 	GET DIAGNOSTICS n_tasks = ROW_COUNT;
 	PERFORM imgpipe.wake_controller();
+	PERFORM imgpipe.require_workers(format('processor "%s" waits for workers', name), or_wait => true);
 	RETURN n_tasks;
 END
 $$;

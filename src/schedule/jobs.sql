@@ -283,13 +283,16 @@ BEGIN
 			HINT = 'Choose another name.';
 	END;
 	PERFORM imgpipe.wake_controller();
+	IF job.enabled THEN
+		PERFORM imgpipe.require_workers(format('job "%s" waits for workers', name), or_wait => true);
+	END IF;
 	RETURN job.job_id;
 END
 $$;
 COMMENT ON FUNCTION imgpipe.schedule(text, text, text, text, integer, interval, integer, interval, text, boolean) IS
 'Runs an SQL command on a schedule and returns the job_id. Where the current role, or one that it is a member of, has a job of that name, that job gets this schedule, command and parameters; it keeps its owner. See next_run() for schedules and docs/scheduling.md for all of it.
 command: one statement runs as if typed in psql, so VACUUM, CREATE INDEX CONCURRENTLY and CALL with COMMIT work; several, parted by semicolons, run in one transaction unless they hold BEGIN and COMMIT. time_zone: whose clock the schedule goes by; default: the database''s TimeZone. max_running (1 to 64): runs at the same time; a due time that finds them all going on waits. timeout (up to 24 days; 0: none) cancels a run. max_attempts (1 to 100) and retry_delay (up to 24 days): a run that fails, is interrupted or runs into its timeout is tried again after retry_delay, doubled each time up to an hour. catch_up: none, once or all, for due times that passed while the server was down or the job could not run.
-The command runs as the current role in a worker of its own, whose search_path and settings are those of the role and the database. imgpipe.job_runs shows what came of it, imgpipe.job_status what is next. A role needs USAGE on schema imgpipe and SELECT, INSERT, UPDATE and DELETE on imgpipe.jobs, and before PostgreSQL 17 LOGIN. Without shared_preload_libraries = ''imgpipe'' jobs are kept and do not run. Raises 42602 for a name, 22023 and 22004 for a schedule, time zone or parameter, 42601 for a command that is no SQL, 0A000 for COPY to or from the client, 28000 and 42501 for missing rights, 42710 for a name that another role has.';
+The command runs as the current role in a worker of its own, whose search_path and settings are those of the role and the database. imgpipe.job_runs shows what came of it, imgpipe.job_status what is next. A role needs USAGE on schema imgpipe and SELECT, INSERT, UPDATE and DELETE on imgpipe.jobs, and before PostgreSQL 17 LOGIN. Without shared_preload_libraries = ''imgpipe'' jobs are kept and do not run, and a warning says so. Raises 42602 for a name, 22023 and 22004 for a schedule, time zone or parameter, 42601 for a command that is no SQL, 0A000 for COPY to or from the client, 28000 and 42501 for missing rights, 42710 for a name that another role has.';
 
 CREATE FUNCTION imgpipe.alter_job(name text, schedule text DEFAULT NULL, command text DEFAULT NULL, time_zone text DEFAULT NULL,
 	max_running integer DEFAULT NULL, timeout interval DEFAULT NULL, max_attempts integer DEFAULT NULL,
@@ -321,6 +324,9 @@ BEGIN
 			next_due_at = CASE WHEN afresh THEN NULL ELSE j.next_due_at END
 		WHERE j.job_id = job.job_id;
 	PERFORM imgpipe.wake_controller();
+	IF job.enabled THEN
+		PERFORM imgpipe.require_workers(format('job "%s" waits for workers', name), or_wait => true);
+	END IF;
 END
 $$;
 COMMENT ON FUNCTION imgpipe.alter_job(text, text, text, text, integer, interval, integer, interval, text, boolean) IS
@@ -346,12 +352,7 @@ AS $$
 DECLARE
 	job imgpipe.jobs := imgpipe.own_job(name);
 BEGIN
-	IF NOT imgpipe.workers_available() THEN
-		RAISE EXCEPTION USING ERRCODE = 'object_not_in_prerequisite_state',
-			MESSAGE = format('job "%s" cannot run', name),
-			DETAIL = 'imgpipe is not in shared_preload_libraries, so it has no background workers.',
-			HINT = 'Set shared_preload_libraries = ''imgpipe'' in postgresql.conf and restart the server.';
-	END IF;
+	PERFORM imgpipe.require_workers(format('job "%s" cannot run', name));
 	UPDATE imgpipe.jobs j SET requested_run = coalesce(j.requested_run, nextval('imgpipe.job_runs_run_id_seq'))
 		WHERE j.job_id = job.job_id
 		RETURNING j.requested_run INTO job.requested_run;

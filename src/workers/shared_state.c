@@ -33,6 +33,7 @@ static shmem_startup_hook_type previous_shmem_startup_hook = NULL;
 
 PG_FUNCTION_INFO_V1(imgpipe_wake_controller);
 PG_FUNCTION_INFO_V1(imgpipe_workers_available);
+PG_FUNCTION_INFO_V1(imgpipe_require_workers);
 PG_FUNCTION_INFO_V1(imgpipe_stop_workers);
 PG_FUNCTION_INFO_V1(imgpipe_start_workers);
 PG_FUNCTION_INFO_V1(imgpipe_wake_senders);
@@ -293,21 +294,35 @@ release_workers(Oid database)
 	wake_launcher();
 }
 
+/* An error, or a warning where what was asked for is kept until there are workers. */
 static void
-require_workers(void)
+require_workers(int level, const char *problem)
 {
 	if (shared_state == NULL)
-		ereport(ERROR,
+		ereport(level,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("imgpipe has no workers on this server"),
-				 errdetail("imgpipe is not in shared_preload_libraries."),
+				 errmsg("%s", problem),
+				 errdetail("imgpipe is not in shared_preload_libraries, so it has no background workers."),
 				 errhint("Set shared_preload_libraries = 'imgpipe' in postgresql.conf and restart the server.")));
+}
+
+/* One statement may ask for a thousand things, as retry_dead_letters() does; it is warned once. */
+Datum
+imgpipe_require_workers(PG_FUNCTION_ARGS)
+{
+	static TimestampTz warned = 0;
+	bool		or_wait = PG_GETARG_BOOL(1);
+
+	if (!or_wait || warned != GetCurrentStatementStartTimestamp())
+		require_workers(or_wait ? WARNING : ERROR, text_to_cstring(PG_GETARG_TEXT_PP(0)));
+	warned = GetCurrentStatementStartTimestamp();
+	PG_RETURN_VOID();
 }
 
 Datum
 imgpipe_stop_workers(PG_FUNCTION_ARGS)
 {
-	require_workers();
+	require_workers(ERROR, "imgpipe has no workers on this server");
 	(void) controller_slot(MyDatabaseId, true);
 	hold_workers(MyDatabaseId);
 	PG_RETURN_VOID();
@@ -316,7 +331,7 @@ imgpipe_stop_workers(PG_FUNCTION_ARGS)
 Datum
 imgpipe_start_workers(PG_FUNCTION_ARGS)
 {
-	require_workers();
+	require_workers(ERROR, "imgpipe has no workers on this server");
 	release_workers(MyDatabaseId);
 	wake_now();
 	PG_RETURN_VOID();

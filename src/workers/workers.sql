@@ -13,6 +13,12 @@ CREATE FUNCTION imgpipe.workers_available() RETURNS boolean
 COMMENT ON FUNCTION imgpipe.workers_available() IS
 'Whether imgpipe is in shared_preload_libraries, so that sources and processors can run.';
 
+CREATE FUNCTION imgpipe.require_workers(problem text, or_wait boolean DEFAULT false) RETURNS void
+	AS 'MODULE_PATHNAME', 'imgpipe_require_workers'
+	LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
+COMMENT ON FUNCTION imgpipe.require_workers(text, boolean) IS
+'Does nothing where imgpipe is in shared_preload_libraries. Elsewhere raises 55000 with that problem; with or_wait, where what was asked for is kept until there are workers, it is a warning, the first of each statement.';
+
 CREATE FUNCTION imgpipe.stop_workers() RETURNS void
 	AS 'MODULE_PATHNAME', 'imgpipe_stop_workers'
 	LANGUAGE C VOLATILE PARALLEL UNSAFE;
