@@ -5574,10 +5574,10 @@ COMMENT ON COLUMN imgpipe.processor_performance.bytes_ratio IS 'bytes_out divide
  * and functions are used with anybody's search_path.
  *
  * Rights: views read with their owner's rights, so that who may read a view needs no
- * right on the tables under it, and are security barriers, so that no condition of
- * the reader's sees a row that the view leaves out.  Functions run with the rights
- * of who calls them.  Two triggers have their owner's: one writes the log that nobody
- * else may write, one checks what it refers to, as a foreign key does.
+ * right on the tables under it, and those for readers are security barriers, so that
+ * no condition of the reader's sees a row that the view leaves out.  Functions run with
+ * the rights of who calls them.  Two triggers have their owner's: one writes the log that
+ * nobody else may write, one checks what it refers to, as a foreign key does.
  */
 CREATE FUNCTION imgpipe.sales_schema_script() RETURNS text
 	LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -5625,6 +5625,7 @@ CREATE TABLE @sales@.items (
 		AND isfinite(lower(validity)) AND isfinite(upper(validity)) IS NOT FALSE)
 );
 CREATE UNIQUE INDEX items_current ON @sales@.items (item_id) WHERE is_current;
+CREATE INDEX items_image ON @sales@.items (image_id);
 COMMENT ON TABLE @sales@.items IS
 'Items with their history: one row a version (slowly changing dimension, type 2). add_item(), update_item() and retire_item() write it.';
 COMMENT ON COLUMN @sales@.items.validity IS 'From when, inclusive, until when, exclusive, the item was like this. Versions of one item never overlap.';
@@ -5849,12 +5850,22 @@ COMMENT ON FUNCTION @sales@.complete_transaction(bigint) IS
 
 CREATE VIEW @sales@.sale_items WITH (security_barrier) AS
 	SELECT l.transaction_id, t.created_at, t.status, l.item_id, i.version AS item_version, i.name, i.manufacturer,
-		l.quantity, l.price, l.quantity * l.price AS total_price, i.weight, l.quantity * i.weight AS total_weight
+		l.quantity, l.price, l.quantity * l.price AS total_price, i.weight, l.quantity * i.weight AS total_weight, i.image_id
 	FROM @sales@.transaction_items l
 	JOIN @sales@.transactions t ON t.transaction_id = l.transaction_id
 	LEFT JOIN @sales@.items i ON i.item_id = l.item_id AND i.validity @> t.created_at;
 COMMENT ON VIEW @sales@.sale_items IS
-'What was sold, with the version of the item that was valid at the sale. Weights in kilograms. A version that somebody deleted is NULL.';
+'What was sold, with the version of the item that was valid at the sale, and its picture then. Weights in kilograms. A version that somebody deleted is NULL.';
+
+-- No security barrier, which would have each picture looked up among all sales: it is for the row filters of teams' views, which are barriers themselves.
+CREATE VIEW @sales@.sold_pictures AS
+	SELECT i.image_id, l.transaction_id, l.item_id
+	FROM @sales@.items i
+	JOIN @sales@.transaction_items l ON l.item_id = i.item_id
+	JOIN @sales@.transactions t ON t.transaction_id = l.transaction_id AND i.validity @> t.created_at
+	WHERE i.image_id IS NOT NULL;
+COMMENT ON VIEW @sales@.sold_pictures IS
+'The pictures in sale_items, found by image_id. For row filters of templates; grant sale_items instead, for this one is no security barrier.';
 
 CREATE VIEW @sales@.sales_details WITH (security_barrier) AS
 	SELECT t.transaction_id, t.member_id, t.status, t.created_at, t.completed_at,
@@ -5967,7 +5978,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION imgpipe.create_sales_schema(name, text) IS
-'Creates a schema with an example shop: tables members, items (with their history), transactions, transaction_items and transaction_log; functions add_item(), update_item(), retire_item(), items_as_of() and complete_transaction(); views sale_items, sales_details, unfulfilled_orders_today, daily_sales, top_members, top_items and spending_by_membership_status. All of it belongs to the caller, not to the extension: it is dumped, changed and dropped (DROP SCHEMA ... CASCADE) like anything else, stays when imgpipe is dropped, and nobody else may use it until the caller grants that. See docs/sales.md.
+'Creates a schema with an example shop: tables members, items (with their history), transactions, transaction_items and transaction_log; functions add_item(), update_item(), retire_item(), items_as_of() and complete_transaction(); views sale_items, sold_pictures, sales_details, unfulfilled_orders_today, daily_sales, top_members, top_items and spending_by_membership_status. All of it belongs to the caller, not to the extension: it is dumped, changed and dropped (DROP SCHEMA ... CASCADE) like anything else, stays when imgpipe is dropped, and nobody else may use it until the caller grants that. See docs/sales.md.
 time_zone: whose clock the days of unfulfilled_orders_today and daily_sales go by, for every reader; by default that of the session. The caller needs CREATE on the database. Raises 22004 for NULL, 22023 for a time zone that is not known, 42P06 where there is a schema of that name.';
 
 /*
@@ -8314,11 +8325,11 @@ INSERT INTO imgpipe.access_templates (template, description, shipped) VALUES
 	('item_level', 'Sales, classical: each team has its privileges on members, items, transactions and their items.', true),
 	('read_for_all', 'Sales: every team reads everything, that of later, too; logistics updates orders, sales writes items.', true),
 	('images', 'Image tables: uploaders see their own, analytics has masked facts, operators run sources and processors, auditors read ledger, grants and runs, workers own sources.', true),
-	('item_pictures', 'Image tables, for the teams of a sales schema: logistics sees the pictures of items, sales uploads and sees them.', true);
+	('item_pictures', 'Image tables, for the teams of a sales schema: logistics sees renditions and facts of pictures of its orders, sales uploads pictures and sees those of items.', true);
 
 INSERT INTO imgpipe.access_rules (template, rule, team, place, kind, object, privileges, columns, masked, row_filter, future, shipped) VALUES
 	('strict', 1, 'logistics', 'sales', 'table', 'sales_details', '{SELECT}', NULL, false, NULL, false, true),
-	('strict', 2, 'logistics', 'sales', 'table', 'sale_items', '{SELECT}', '{transaction_id,created_at,status,item_id,name,quantity,weight,total_weight}', false, NULL, false, true),
+	('strict', 2, 'logistics', 'sales', 'table', 'sale_items', '{SELECT}', '{transaction_id,created_at,status,item_id,name,quantity,weight,total_weight,image_id}', false, NULL, false, true),
 	('strict', 3, 'logistics', 'sales', 'table', 'unfulfilled_orders_today', '{SELECT}', NULL, false, NULL, false, true),
 	('strict', 4, 'logistics', 'sales', 'table', 'transactions', '{SELECT}', '{transaction_id,status,created_at,completed_at}', false, NULL, false, true),
 	('strict', 5, 'logistics', 'sales', 'table', 'transactions', '{UPDATE}', '{status,completed_at}', false, NULL, false, true),
@@ -8392,8 +8403,9 @@ INSERT INTO imgpipe.access_rules (template, rule, team, place, kind, object, pri
 	('images', 22, 'worker', 'images', 'table', 'processor_versions', '{SELECT,INSERT}', NULL, false, NULL, false, true),
 	('images', 23, 'operator', 'images', 'table', 'processor_versions', '{SELECT,INSERT}', NULL, false, NULL, false, true),
 
-	('item_pictures', 1, 'logistics', 'images', 'table', 'images', '{SELECT}', '{image_id,received_at,format,width,height,bytes}', false, 'referenced(image_id, items.image_id)', false, true),
-	('item_pictures', 2, 'logistics', 'images', 'table', 'renditions', '{SELECT}', NULL, false, 'referenced(image_id, items.image_id)', false, true),
+	-- Its orders are those that strict shows it in sale_items.
+	('item_pictures', 1, 'logistics', 'images', 'table', 'images', '{SELECT}', '{image_id,received_at,format,width,height,bytes}', false, 'referenced(image_id, sold_pictures.image_id)', false, true),
+	('item_pictures', 2, 'logistics', 'images', 'table', 'renditions', '{SELECT}', NULL, false, 'referenced(image_id, sold_pictures.image_id)', false, true),
 	('item_pictures', 3, 'sales', 'images', 'table', 'images', '{SELECT,INSERT}', '{image_id,content,uploaded_by,received_at,format,width,height,bytes}', false, 'own(uploaded_by)', false, true),
 	('item_pictures', 4, 'sales', 'images', 'table', 'renditions', '{SELECT}', NULL, false, 'referenced(image_id, items.image_id)', false, true);
 

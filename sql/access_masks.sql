@@ -104,7 +104,12 @@ RESET SESSION AUTHORIZATION;
 SET SESSION AUTHORIZATION regress_dave;
 SELECT count(*) AS before FROM imgpipe_regress_shop_logistics.images;
 RESET SESSION AUTHORIZATION;
-SELECT regress_sales.add_item('lamp', 20, 10, 1.5, 'Lumen', (SELECT image_id FROM imgpipe.images WHERE uploaded_by = 'regress_carol'));
+SELECT regress_sales.add_item('lamp', 20, 10, 1.5, 'Lumen', (SELECT image_id FROM imgpipe.images WHERE uploaded_by = 'regress_carol')) AS lamp \gset
+SET SESSION AUTHORIZATION regress_dave;
+SELECT count(*) AS before_it_is_sold FROM imgpipe_regress_shop_logistics.images;
+RESET SESSION AUTHORIZATION;
+INSERT INTO regress_sales.transactions (member_id) SELECT min(member_id) FROM regress_sales.members RETURNING transaction_id \gset
+INSERT INTO regress_sales.transaction_items VALUES (:transaction_id, :lamp, 1, 20);
 SET SESSION AUTHORIZATION regress_dave;
 SELECT width, height, format FROM imgpipe_regress_shop_logistics.images;
 SELECT content FROM imgpipe_regress_shop_logistics.images;

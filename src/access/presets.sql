@@ -8,11 +8,11 @@ INSERT INTO imgpipe.access_templates (template, description, shipped) VALUES
 	('item_level', 'Sales, classical: each team has its privileges on members, items, transactions and their items.', true),
 	('read_for_all', 'Sales: every team reads everything, that of later, too; logistics updates orders, sales writes items.', true),
 	('images', 'Image tables: uploaders see their own, analytics has masked facts, operators run sources and processors, auditors read ledger, grants and runs, workers own sources.', true),
-	('item_pictures', 'Image tables, for the teams of a sales schema: logistics sees the pictures of items, sales uploads and sees them.', true);
+	('item_pictures', 'Image tables, for the teams of a sales schema: logistics sees renditions and facts of pictures of its orders, sales uploads pictures and sees those of items.', true);
 
 INSERT INTO imgpipe.access_rules (template, rule, team, place, kind, object, privileges, columns, masked, row_filter, future, shipped) VALUES
 	('strict', 1, 'logistics', 'sales', 'table', 'sales_details', '{SELECT}', NULL, false, NULL, false, true),
-	('strict', 2, 'logistics', 'sales', 'table', 'sale_items', '{SELECT}', '{transaction_id,created_at,status,item_id,name,quantity,weight,total_weight}', false, NULL, false, true),
+	('strict', 2, 'logistics', 'sales', 'table', 'sale_items', '{SELECT}', '{transaction_id,created_at,status,item_id,name,quantity,weight,total_weight,image_id}', false, NULL, false, true),
 	('strict', 3, 'logistics', 'sales', 'table', 'unfulfilled_orders_today', '{SELECT}', NULL, false, NULL, false, true),
 	('strict', 4, 'logistics', 'sales', 'table', 'transactions', '{SELECT}', '{transaction_id,status,created_at,completed_at}', false, NULL, false, true),
 	('strict', 5, 'logistics', 'sales', 'table', 'transactions', '{UPDATE}', '{status,completed_at}', false, NULL, false, true),
@@ -86,8 +86,9 @@ INSERT INTO imgpipe.access_rules (template, rule, team, place, kind, object, pri
 	('images', 22, 'worker', 'images', 'table', 'processor_versions', '{SELECT,INSERT}', NULL, false, NULL, false, true),
 	('images', 23, 'operator', 'images', 'table', 'processor_versions', '{SELECT,INSERT}', NULL, false, NULL, false, true),
 
-	('item_pictures', 1, 'logistics', 'images', 'table', 'images', '{SELECT}', '{image_id,received_at,format,width,height,bytes}', false, 'referenced(image_id, items.image_id)', false, true),
-	('item_pictures', 2, 'logistics', 'images', 'table', 'renditions', '{SELECT}', NULL, false, 'referenced(image_id, items.image_id)', false, true),
+	-- Its orders are those that strict shows it in sale_items.
+	('item_pictures', 1, 'logistics', 'images', 'table', 'images', '{SELECT}', '{image_id,received_at,format,width,height,bytes}', false, 'referenced(image_id, sold_pictures.image_id)', false, true),
+	('item_pictures', 2, 'logistics', 'images', 'table', 'renditions', '{SELECT}', NULL, false, 'referenced(image_id, sold_pictures.image_id)', false, true),
 	('item_pictures', 3, 'sales', 'images', 'table', 'images', '{SELECT,INSERT}', '{image_id,content,uploaded_by,received_at,format,width,height,bytes}', false, 'own(uploaded_by)', false, true),
 	('item_pictures', 4, 'sales', 'images', 'table', 'renditions', '{SELECT}', NULL, false, 'referenced(image_id, items.image_id)', false, true);
 

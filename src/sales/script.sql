@@ -10,10 +10,10 @@
  * and functions are used with anybody's search_path.
  *
  * Rights: views read with their owner's rights, so that who may read a view needs no
- * right on the tables under it, and are security barriers, so that no condition of
- * the reader's sees a row that the view leaves out.  Functions run with the rights
- * of who calls them.  Two triggers have their owner's: one writes the log that nobody
- * else may write, one checks what it refers to, as a foreign key does.
+ * right on the tables under it, and those for readers are security barriers, so that
+ * no condition of the reader's sees a row that the view leaves out.  Functions run with
+ * the rights of who calls them.  Two triggers have their owner's: one writes the log that
+ * nobody else may write, one checks what it refers to, as a foreign key does.
  */
 CREATE FUNCTION imgpipe.sales_schema_script() RETURNS text
 	LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -61,6 +61,7 @@ CREATE TABLE @sales@.items (
 		AND isfinite(lower(validity)) AND isfinite(upper(validity)) IS NOT FALSE)
 );
 CREATE UNIQUE INDEX items_current ON @sales@.items (item_id) WHERE is_current;
+CREATE INDEX items_image ON @sales@.items (image_id);
 COMMENT ON TABLE @sales@.items IS
 'Items with their history: one row a version (slowly changing dimension, type 2). add_item(), update_item() and retire_item() write it.';
 COMMENT ON COLUMN @sales@.items.validity IS 'From when, inclusive, until when, exclusive, the item was like this. Versions of one item never overlap.';
@@ -285,12 +286,22 @@ COMMENT ON FUNCTION @sales@.complete_transaction(bigint) IS
 
 CREATE VIEW @sales@.sale_items WITH (security_barrier) AS
 	SELECT l.transaction_id, t.created_at, t.status, l.item_id, i.version AS item_version, i.name, i.manufacturer,
-		l.quantity, l.price, l.quantity * l.price AS total_price, i.weight, l.quantity * i.weight AS total_weight
+		l.quantity, l.price, l.quantity * l.price AS total_price, i.weight, l.quantity * i.weight AS total_weight, i.image_id
 	FROM @sales@.transaction_items l
 	JOIN @sales@.transactions t ON t.transaction_id = l.transaction_id
 	LEFT JOIN @sales@.items i ON i.item_id = l.item_id AND i.validity @> t.created_at;
 COMMENT ON VIEW @sales@.sale_items IS
-'What was sold, with the version of the item that was valid at the sale. Weights in kilograms. A version that somebody deleted is NULL.';
+'What was sold, with the version of the item that was valid at the sale, and its picture then. Weights in kilograms. A version that somebody deleted is NULL.';
+
+-- No security barrier, which would have each picture looked up among all sales: it is for the row filters of teams' views, which are barriers themselves.
+CREATE VIEW @sales@.sold_pictures AS
+	SELECT i.image_id, l.transaction_id, l.item_id
+	FROM @sales@.items i
+	JOIN @sales@.transaction_items l ON l.item_id = i.item_id
+	JOIN @sales@.transactions t ON t.transaction_id = l.transaction_id AND i.validity @> t.created_at
+	WHERE i.image_id IS NOT NULL;
+COMMENT ON VIEW @sales@.sold_pictures IS
+'The pictures in sale_items, found by image_id. For row filters of templates; grant sale_items instead, for this one is no security barrier.';
 
 CREATE VIEW @sales@.sales_details WITH (security_barrier) AS
 	SELECT t.transaction_id, t.member_id, t.status, t.created_at, t.completed_at,

@@ -290,6 +290,36 @@ for my $template (sort keys %teams)
 }
 note("$tried attempts");
 
+# The rows: logistics sees pictures of its orders, as the items were when they were sold; of each item sales sees them all.
+my $png = '\x89504e470d0a1a0a0000000d4948445200000001000000010800000000 3a7e9b55 0000000a49444154789c6360000000020001 48afa471 0000000049454e44ae426082';
+my %picture;
+for my $of ('sold', 'not sold', 'sold before', 'no item')
+{
+	$picture{$of} = query("INSERT INTO imgpipe.images (content) VALUES ('$png'::bytea) RETURNING image_id");
+	query("INSERT INTO imgpipe.renditions (image_id, processor, version, name, content) SELECT image_id, 'small', 1, 'small', content FROM imgpipe.images WHERE image_id = '$picture{$of}'");
+}
+query(qq[
+	SET ROLE shopkeeper;
+	SELECT shop_item_pictures.add_item('lamp', 20, 10, 1.5, 'Lumen', '$picture{'not sold'}');
+	WITH item AS (SELECT shop_item_pictures.add_item('sofa', 20, 10, 1.5, 'Lumen', '$picture{sold}') AS item_id),
+		sale AS (INSERT INTO shop_item_pictures.transactions (member_id) SELECT min(member_id) FROM shop_item_pictures.members RETURNING transaction_id)
+		INSERT INTO shop_item_pictures.transaction_items SELECT transaction_id, item_id, 1, 20 FROM item, sale;
+	SELECT shop_item_pictures.update_item(item_id, image_id => '$picture{'sold before'}') FROM shop_item_pictures.items WHERE name = 'sofa']);
+my %sees = (
+	'logistics|images' => ['sold'],
+	'logistics|renditions' => ['sold'],
+	'sales|renditions' => [ 'sold', 'not sold', 'sold before' ],
+	'sales|images' => []);
+for my $team_table (sort keys %sees)
+{
+	my ($team, $table) = split /\|/, $team_table;
+	is($node->safe_psql('postgres', "SELECT image_id FROM imgpipe_item_pictures_$team.$table ORDER BY 1", extra_params => [ '-U', "login_item_pictures_$team" ]),
+		join("\n", sort map { $picture{$_} } @{ $sees{$team_table} }), "$team sees $table of: " . join(', ', @{ $sees{$team_table} }));
+}
+my $plan = query("SET enable_seqscan = off; EXPLAIN SELECT * FROM imgpipe_item_pictures_logistics.images WHERE image_id = ANY (ARRAY['$picture{sold}', '$picture{'not sold'}']::uuid[])");
+like($plan, qr/items_image/, 'orders are looked up by the picture');
+like($plan, qr/transaction_items_item/, 'through the item');
+
 # What the template gives a service role is enough for its work.
 is($node->safe_psql('postgres', q[SELECT imgpipe.create_processor('small', '{"small": "resize(width=64)"}') IS NOT NULL], extra_params => [ '-U', 'login_images_worker' ]),
 	't', 'a worker of template images makes a processor');
