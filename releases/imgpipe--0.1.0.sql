@@ -7411,6 +7411,11 @@ AS $$
 		FROM present p LEFT JOIN wanted w ON (w.schema_name, w.view_name) = (p.schema_name, p.view_name)
 		WHERE p.found IS NOT NULL AND (w.definition = p.definition AND p.intact) IS NOT TRUE
 	UNION ALL
+	-- One that this extension does not know: DROP EXTENSION left it.
+	SELECT 'drop view', w.schema_name, w.view_name, w.base_schema, pg_get_userbyid(c.relowner), format('DROP VIEW %I.%I', w.schema_name, w.view_name)
+		FROM wanted w JOIN pg_namespace n ON n.nspname = w.schema_name JOIN pg_class c ON (c.relnamespace, c.relname, c.relkind) = (n.oid, w.view_name, 'v')
+		WHERE NOT EXISTS (SELECT FROM present p WHERE (p.schema_name, p.view_name) = (w.schema_name, w.view_name))
+	UNION ALL
 	SELECT DISTINCT 'create schema', w.schema_name, NULL::name, w.base_schema, w.owner, format('CREATE SCHEMA %I AUTHORIZATION %I', w.schema_name, w.owner)
 		FROM wanted w WHERE NOT EXISTS (SELECT FROM pg_namespace n WHERE n.nspname = w.schema_name)
 	UNION ALL
@@ -7544,12 +7549,16 @@ COMMENT ON FUNCTION imgpipe.revoke_statement(text, text, name, text, name) IS
 'The statement that revokes one privilege; object is quoted already.';
 
 CREATE FUNCTION imgpipe.planned_statements(only_schema name DEFAULT NULL, only_role name DEFAULT NULL) RETURNS TABLE (
-		phase integer, needs name, run_as name, statement text, reason text)
+		phase integer, role_name name, takes text, statement text, reason text)
 	LANGUAGE sql STABLE PARALLEL SAFE
 	SET search_path = pg_catalog, pg_temp
 	SET jit = off
 AS $$
-	WITH changes AS MATERIALIZED (SELECT * FROM imgpipe.access_changes(only_schema) c WHERE only_role IS NULL OR c.role_name = only_role),
+	WITH changes AS MATERIALIZED (
+		SELECT * FROM imgpipe.access_changes(only_schema) c
+			WHERE (only_role IS NULL OR c.role_name = only_role)
+				-- No statement can name a role that is gone; access_drift() says what can be done.
+				AND (c.role_oid = 0 OR c.role_oid IN (SELECT r.oid FROM pg_roles r)) AND (c.grantor IS NULL OR c.grantor IN (SELECT r.oid FROM pg_roles r))),
 	-- One privilege with its columns; then what one role gets on one object; then which roles get just that; then on which objects.
 	privileges AS (
 		SELECT c.change, c.kind, c.object, c.role_name, c.grantor, c.owner, c.reason,
@@ -7567,7 +7576,8 @@ AS $$
 			FROM of_objects o LEFT JOIN imgpipe.alike_objects(only_schema) a ON a.kind = o.kind AND a.object = o.object
 				CROSS JOIN LATERAL unnest(coalesce(a.objects, ARRAY[o.object])) x (object)),
 	statements AS (
-		SELECT CASE c.change WHEN 'grant' THEN 5 ELSE 4 END AS phase, coalesce(pg_get_userbyid(c.grantor), c.owner) AS needs, pg_get_userbyid(c.grantor) AS run_as,
+		SELECT CASE c.change WHEN 'grant' THEN 5 ELSE 4 END AS phase, coalesce(pg_get_userbyid(c.grantor), c.owner) AS role_name,
+				CASE WHEN c.grantor IS NULL THEN 'rights' ELSE 'role' END AS takes,
 				format('%s %s ON %s %s %s %s%s',
 					CASE c.change WHEN 'grant' THEN 'GRANT' WHEN 'revoke' THEN 'REVOKE' ELSE 'REVOKE GRANT OPTION FOR' END, c.privileges,
 					CASE c.kind WHEN 'function' THEN 'ROUTINE' ELSE upper(c.kind) END, string_agg(c.object, ', ' ORDER BY c.object),
@@ -7576,39 +7586,64 @@ AS $$
 			FROM chunks c GROUP BY c.change, c.kind, c.grantor, c.owner, c.reason, c.privileges, c.roles, c.chunk
 		UNION ALL
 		SELECT CASE v.change WHEN 'drop view' THEN 1 WHEN 'create schema' THEN 2 WHEN 'create view' THEN 3 ELSE 8 END, v.owner,
-				CASE WHEN v.change <> 'create schema' AND v.owner <> current_user THEN v.owner END, v.definition, v.change
+				CASE v.change WHEN 'create schema' THEN 'schema' ELSE 'role' END, v.definition, v.change
 			FROM imgpipe.view_changes(only_schema) v WHERE only_role IS NULL OR v.schema_name = imgpipe.team_schema(v.base_schema, only_role)
 		UNION ALL
-		SELECT CASE d.change WHEN 'grant' THEN 6 ELSE 4 END, d.creator, NULL, format('ALTER DEFAULT PRIVILEGES FOR ROLE %I IN SCHEMA %I %s %s ON %sS %s %s', d.creator, d.schema_name,
+		SELECT CASE d.change WHEN 'grant' THEN 6 ELSE 4 END, d.creator, 'rights', format('ALTER DEFAULT PRIVILEGES FOR ROLE %I IN SCHEMA %I %s %s ON %sS %s %s', d.creator, d.schema_name,
 					upper(d.change), string_agg(d.privilege, ', ' ORDER BY d.privilege), upper(d.kind), CASE d.change WHEN 'grant' THEN 'TO' ELSE 'FROM' END, imgpipe.quoted_role(d.role_name)),
 				'default privileges: ' || d.reason
 			FROM imgpipe.default_changes(only_schema) d WHERE only_role IS NULL OR d.role_name = only_role
 			GROUP BY d.change, d.creator, d.schema_name, d.kind, d.role_name, d.reason
 		UNION ALL
-		SELECT 7, m.granted_by, NULL, format(CASE m.change WHEN 'grant' THEN 'GRANT %I TO %I' ELSE 'REVOKE %I FROM %I' END, m.role_name, m.member) || coalesce(' GRANTED BY ' || quote_ident(m.granted_by), ''), 'membership: ' || m.reason
+		SELECT 7, coalesce(m.granted_by, m.role_name), CASE WHEN m.granted_by IS NULL THEN 'admin' ELSE 'rights' END, format(CASE m.change WHEN 'grant' THEN 'GRANT %I TO %I' ELSE 'REVOKE %I FROM %I' END, m.role_name, m.member) || coalesce(' GRANTED BY ' || quote_ident(m.granted_by), ''), 'membership: ' || m.reason
 			FROM imgpipe.membership_changes() m WHERE only_schema IS NULL AND only_role IS NULL)
 	SELECT * FROM statements
 $$;
 COMMENT ON FUNCTION imgpipe.planned_statements(name, name) IS
-'What is to be done, as statements. phase: their order. needs: the role whose rights a statement takes (a superuser has them all). run_as: that it must run as that very role.';
+'What is to be done, as statements. phase: their order. takes: what of the role a statement takes: its rights, to run as that very role, to make a schema of its, or to say who is its member (admin). A superuser has it all.';
+
+CREATE FUNCTION imgpipe.can_become(role_name name) RETURNS boolean
+	LANGUAGE sql STABLE PARALLEL SAFE
+	SET search_path = pg_catalog, pg_temp
+AS $$
+	-- From PostgreSQL 16 on, a member need not be able to.
+	SELECT pg_has_role(role_name, CASE WHEN current_setting('server_version_num')::integer < 160000 THEN 'MEMBER' ELSE 'SET' END)
+$$;
+COMMENT ON FUNCTION imgpipe.can_become(name) IS 'Whether the caller may SET ROLE to a role.';
+
+CREATE FUNCTION imgpipe.lacking(role_name name, takes text) RETURNS text
+	LANGUAGE sql STABLE PARALLEL SAFE
+	SET search_path = pg_catalog, pg_temp
+AS $$
+	SELECT CASE takes
+		-- What one has no rights of and may become, one has by becoming it.
+		WHEN 'rights' THEN CASE WHEN NOT pg_has_role(role_name, 'USAGE') AND NOT imgpipe.can_become(role_name) THEN format('rights of %I', role_name) END
+		WHEN 'role' THEN CASE WHEN NOT imgpipe.can_become(role_name) THEN format('SET ROLE %I', role_name) END
+		WHEN 'schema' THEN nullif(concat_ws(', ', CASE WHEN NOT imgpipe.can_become(role_name) THEN format('SET ROLE %I', role_name) END,
+			CASE WHEN NOT has_database_privilege(current_database(), 'CREATE') THEN format('CREATE ON DATABASE %I', current_database()) END), '')
+		WHEN 'admin' THEN CASE WHEN NOT pg_has_role(role_name, 'MEMBER WITH ADMIN OPTION')
+			AND NOT (current_setting('server_version_num')::integer < 160000 AND (SELECT r.rolcreaterole FROM pg_roles r WHERE r.rolname = current_user))
+			THEN format('ADMIN OPTION FOR %I', role_name) END
+	END
+$$;
+COMMENT ON FUNCTION imgpipe.lacking(name, text) IS
+'What the caller has not of what a statement takes of a role, by planned_statements(); NULL where nothing is lacking.';
 
 CREATE FUNCTION imgpipe.plan_access(only_schema name DEFAULT NULL, only_role name DEFAULT NULL) RETURNS TABLE (
-		step bigint, statement text, reason text, run_as name, runs_here boolean, set_role name, hash text)
+		step bigint, statement text, reason text, set_role name, lacks text, hash text)
 	LANGUAGE sql STABLE PARALLEL SAFE
 	SET search_path = pg_catalog, pg_temp
 AS $$
 	WITH plan AS MATERIALIZED (
-		SELECT row_number() OVER (ORDER BY p.phase, p.statement, p.run_as) AS step, p.* FROM imgpipe.planned_statements(only_schema, only_role) p)
-	SELECT p.step, p.statement, p.reason, coalesce(p.run_as, p.needs),
-			-- From PostgreSQL 16 on, a member need not be able to become the role.
-			CASE WHEN p.run_as IS NOT NULL THEN pg_has_role(p.run_as, CASE WHEN current_setting('server_version_num')::integer < 160000 THEN 'MEMBER' ELSE 'SET' END)
-				WHEN p.needs IS NOT NULL THEN pg_has_role(p.needs, 'USAGE') ELSE true END,
-			p.run_as,
-			(SELECT encode(sha256(convert_to(string_agg(concat_ws(E'\n', h.run_as, h.statement), E';\n' ORDER BY h.step), 'UTF8')), 'hex') FROM plan h)
+		SELECT row_number() OVER (ORDER BY p.phase, p.statement, p.role_name) AS step, p.* FROM imgpipe.planned_statements(only_schema, only_role) p)
+	SELECT p.step, p.statement, p.reason,
+			CASE WHEN p.role_name <> current_user AND (p.takes = 'role' OR (p.takes = 'rights' AND NOT pg_has_role(p.role_name, 'USAGE'))) THEN p.role_name END,
+			imgpipe.lacking(p.role_name, p.takes),
+			(SELECT encode(sha256(convert_to(string_agg(concat_ws(E'\n', h.role_name, h.statement), E';\n' ORDER BY h.step), 'UTF8')), 'hex') FROM plan h)
 		FROM plan p ORDER BY p.step
 $$;
 COMMENT ON FUNCTION imgpipe.plan_access(name, name) IS
-'The statements that make rights as declared, of one schema and the views of teams on it, of one role, or of all, memberships included; no rows where there is nothing to do. reason: missing, extra, wrong grantor, grant option, PUBLIC, partition, ... run_as: the role whose rights it takes; runs_here: whether the caller has them; set_role: that it must run as that very role, not only with its rights. hash, the same in each row, is what apply_access() wants. Changes nothing.';
+'The statements that make rights as declared, of one schema and the views of teams on it, of one role, or of all, memberships included; no rows where there is nothing to do. reason: missing, extra, wrong grantor, grant option, PUBLIC, partition, ... set_role: the role that apply_access() becomes for it; lacks: what the caller has not of what the statement takes, and who applies it must have. hash, the same in each row and for each caller, is what apply_access() wants. Changes nothing.';
 
 CREATE FUNCTION imgpipe.run_statement(statement text, run_as name DEFAULT NULL) RETURNS void
 	LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
@@ -7650,12 +7685,12 @@ DECLARE
 	base name;
 	step record;
 BEGIN
-	SELECT string_agg(DISTINCT s.run_as, ', ') AS roles, count(*) AS steps INTO lacking
-		FROM jsonb_to_recordset(plan) s (run_as text, runs_here boolean) WHERE NOT s.runs_here;
+	SELECT string_agg(DISTINCT s.lacks, ', ') AS what, count(*) AS steps INTO lacking
+		FROM jsonb_to_recordset(plan) s (lacks text) WHERE s.lacks IS NOT NULL;
 	IF lacking.steps > 0 THEN
 		PERFORM imgpipe.refuse_access(format('role "%s" cannot execute %s of %s statements', current_user, lacking.steps, jsonb_array_length(plan)),
-			format('They take the rights of %s.', lacking.roles),
-			'Let a superuser or a member of these roles do it, or apply only the schemas that are yours: imgpipe.apply_access(hash, schema).', '42501');
+			format('It lacks %s.', lacking.what),
+			'Let a superuser or somebody who has this apply the plan, or apply only a schema that is yours: imgpipe.apply_access(hash, schema), with the hash of imgpipe.plan_access(schema).', '42501');
 	END IF;
 	FOR base IN SELECT DISTINCT v.base_schema FROM imgpipe.team_views() v
 		WHERE position('imgpipe.mask_keys' IN v.definition) > 0 AND NOT EXISTS (SELECT FROM imgpipe.mask_keys k WHERE k.schema_name = v.base_schema)
@@ -7679,7 +7714,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION imgpipe.execute_plan(jsonb, text, name, text) IS
-'Executes the rows of a plan and enters them in the log. Raises 42501 where some take rights that the caller has not.';
+'Executes the rows of a plan and enters them in the log. Raises 42501 where some take what the caller has not.';
 
 CREATE FUNCTION imgpipe.apply_access(hash text, only_schema name DEFAULT NULL) RETURNS integer
 	LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
@@ -7702,7 +7737,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION imgpipe.apply_access(text, name) IS
-'Executes the plan with that hash, of one schema or of all, as plan_access() showed it, in the caller''s transaction and under a lock, and returns how many statements they were: 0 where there is nothing left to do. A grant that another role made is revoked as that role. Raises 55000 where the plan is another one by now, 42501 where it takes rights that the caller has not (it says whose), 2BP01 where somebody''s view stands on a team''s view that has to change.';
+'Executes the plan with that hash, of one schema or of all, as plan_access() showed it, in the caller''s transaction and under a lock, and returns how many statements they were: 0 where there is nothing left to do. A grant that another role made is revoked as that role. Raises 55000 where the plan is another one by now, 42501 where it takes what the caller has not (it says what, and so does plan_access()), 2BP01 where somebody''s view stands on a team''s view that has to change.';
 
 CREATE FUNCTION imgpipe.revoke_access(team name) RETURNS integer
 	LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
@@ -7976,7 +8011,7 @@ BEGIN
 	IF EXISTS (SELECT FROM imgpipe.access_exceptions e WHERE e.until <= clock) THEN
 		SELECT jsonb_agg(to_jsonb(p) ORDER BY p.step) INTO plan FROM (
 			SELECT row_number() OVER () AS step, imgpipe.revoke_statement(c.kind, c.privilege, c.column_name, c.object, c.role_name) AS statement,
-					pg_get_userbyid(c.grantor) AS set_role, true AS runs_here
+					pg_get_userbyid(c.grantor) AS set_role
 				FROM imgpipe.access_changes() c
 				WHERE c.change = 'revoke' AND EXISTS (SELECT FROM imgpipe.access_exceptions e WHERE e.until <= clock
 					AND (e.role_name, e.kind, e.object, e.column_name, e.privilege) = (c.role_name, c.kind, c.object, c.column_name, c.privilege))) p;
@@ -8002,6 +8037,20 @@ COMMENT ON FUNCTION imgpipe.end_expired_access() IS
  * of membership fires none: drift is found by looking.
  */
 
+CREATE FUNCTION imgpipe.forget_role(role oid, kind text, object text, column_name name) RETURNS text
+	LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+	SET search_path = pg_catalog, pg_temp
+AS $$
+	SELECT format('No statement can name a role that is gone. As a superuser: UPDATE pg_catalog.%s SET %s = nullif(ARRAY(SELECT i FROM unnest(%2$s) i WHERE NOT EXISTS (SELECT FROM aclexplode(ARRAY[i]) e WHERE %s IN (e.grantee, e.grantor))), ''{}'') WHERE %s;',
+		CASE WHEN column_name <> '' THEN 'pg_attribute' WHEN kind = 'schema' THEN 'pg_namespace' WHEN kind = 'function' THEN 'pg_proc' ELSE 'pg_class' END,
+		CASE WHEN column_name <> '' THEN 'attacl' WHEN kind = 'schema' THEN 'nspacl' WHEN kind = 'function' THEN 'proacl' ELSE 'relacl' END,
+		role,
+		CASE WHEN column_name <> '' THEN format('attrelid = %L::regclass AND attname = %L', object, column_name)
+			ELSE format('oid = %L::%s', object, CASE kind WHEN 'schema' THEN 'regnamespace' WHEN 'function' THEN 'regprocedure' ELSE 'regclass' END) END)
+$$;
+COMMENT ON FUNCTION imgpipe.forget_role(oid, text, text, name) IS
+'What takes a role that is gone out of an access control list; GRANT at the same time as DROP ROLE can leave it there.';
+
 CREATE FUNCTION imgpipe.access_drift(only_schema name DEFAULT NULL) RETURNS TABLE (
 		kind text, object text, role_name name, privilege text, detail text, what_to_do text)
 	LANGUAGE plpgsql STABLE PARALLEL SAFE
@@ -8017,11 +8066,14 @@ BEGIN
 	-- What a plan mends.
 	RETURN QUERY
 	SELECT CASE WHEN c.change = 'grant' THEN 'missing' ELSE split_part(c.reason, ',', 1) END,
-			o.object || CASE c.column_name WHEN '' THEN '' ELSE format(' (%I)', c.column_name) END, c.role_name, c.privilege,
+			o.object || CASE c.column_name WHEN '' THEN '' ELSE format(' (%I)', c.column_name) END,
+			CASE WHEN c.role_oid = 0 OR g.oid IS NOT NULL THEN c.role_name ELSE format('dropped role %s', c.role_oid)::name END, c.privilege,
 			nullif(concat_ws(', ', c.kind, CASE WHEN c.grantor IS NOT NULL THEN format('granted by %s', coalesce(quote_ident(r.rolname), format('the dropped role %s', c.grantor))) END,
 				nullif(substr(c.reason, length(split_part(c.reason, ',', 1)) + 3), '')), ''),
-			CASE WHEN c.grantor IS NOT NULL AND r.oid IS NULL THEN 'A superuser must revoke it with ALL privileges of the object, as its owner.' ELSE apply END
-		FROM imgpipe.access_changes(only_schema) c LEFT JOIN pg_roles r ON r.oid = c.grantor
+			CASE WHEN c.grantor IS NOT NULL AND r.oid IS NULL THEN imgpipe.forget_role(c.grantor, c.kind, o.object, c.column_name)
+				WHEN c.role_oid <> 0 AND g.oid IS NULL THEN imgpipe.forget_role(c.role_oid, c.kind, o.object, c.column_name)
+				ELSE apply END
+		FROM imgpipe.access_changes(only_schema) c LEFT JOIN pg_roles r ON r.oid = c.grantor LEFT JOIN pg_roles g ON g.oid = c.role_oid
 			LEFT JOIN imgpipe.alike_objects(only_schema) a ON a.kind = c.kind AND a.object = c.object
 			CROSS JOIN LATERAL unnest(coalesce(a.objects, ARRAY[c.object])) o (object)
 		WHERE c.reason <> 'goes with the table''s';
@@ -8041,10 +8093,10 @@ BEGIN
 				AND a.schema_name NOT IN (SELECT s.schema_name FROM imgpipe.access_schemas s WHERE s.authoritative)
 				AND coalesce(r.rolname, '') NOT IN (SELECT t.role_name FROM imgpipe.access_teams t))
 	SELECT CASE b.grantee WHEN 0 THEN 'PUBLIC' ELSE 'beside' END, o.object || CASE b.column_name WHEN '' THEN '' ELSE format(' (%I)', b.column_name) END,
-			CASE b.grantee WHEN 0 THEN 'public' ELSE coalesce(b.rolname, format('dropped role %s', b.grantee)) END, b.privilege,
+			CASE b.grantee WHEN 0 THEN 'public' ELSE coalesce(b.rolname, format('dropped role %s', b.grantee)::name) END, b.privilege,
 			CASE WHEN b.grantee IN (SELECT m.member FROM pg_auth_members m JOIN pg_roles t ON t.oid = m.roleid JOIN imgpipe.access_teams x ON x.role_name = t.rolname)
 				THEN 'granted to a member of a team, and not by a template' ELSE 'granted, and not by a template' END,
-			CASE WHEN b.rolname IS NULL AND b.grantee <> 0 THEN 'A superuser must revoke ALL on the object and grant afresh.'
+			CASE WHEN b.rolname IS NULL AND b.grantee <> 0 THEN imgpipe.forget_role(b.grantee, b.kind, o.object, b.column_name)
 				ELSE format('Revoke it, allow it with imgpipe.allow_exception(), or let templates decide alone: SELECT imgpipe.set_authoritative(%L);', b.schema_name) END
 		FROM beside b CROSS JOIN LATERAL unnest(b.objects) o (object);
 

@@ -6,6 +6,20 @@
  * of membership fires none: drift is found by looking.
  */
 
+CREATE FUNCTION imgpipe.forget_role(role oid, kind text, object text, column_name name) RETURNS text
+	LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+	SET search_path = pg_catalog, pg_temp
+AS $$
+	SELECT format('No statement can name a role that is gone. As a superuser: UPDATE pg_catalog.%s SET %s = nullif(ARRAY(SELECT i FROM unnest(%2$s) i WHERE NOT EXISTS (SELECT FROM aclexplode(ARRAY[i]) e WHERE %s IN (e.grantee, e.grantor))), ''{}'') WHERE %s;',
+		CASE WHEN column_name <> '' THEN 'pg_attribute' WHEN kind = 'schema' THEN 'pg_namespace' WHEN kind = 'function' THEN 'pg_proc' ELSE 'pg_class' END,
+		CASE WHEN column_name <> '' THEN 'attacl' WHEN kind = 'schema' THEN 'nspacl' WHEN kind = 'function' THEN 'proacl' ELSE 'relacl' END,
+		role,
+		CASE WHEN column_name <> '' THEN format('attrelid = %L::regclass AND attname = %L', object, column_name)
+			ELSE format('oid = %L::%s', object, CASE kind WHEN 'schema' THEN 'regnamespace' WHEN 'function' THEN 'regprocedure' ELSE 'regclass' END) END)
+$$;
+COMMENT ON FUNCTION imgpipe.forget_role(oid, text, text, name) IS
+'What takes a role that is gone out of an access control list; GRANT at the same time as DROP ROLE can leave it there.';
+
 CREATE FUNCTION imgpipe.access_drift(only_schema name DEFAULT NULL) RETURNS TABLE (
 		kind text, object text, role_name name, privilege text, detail text, what_to_do text)
 	LANGUAGE plpgsql STABLE PARALLEL SAFE
@@ -21,11 +35,14 @@ BEGIN
 	-- What a plan mends.
 	RETURN QUERY
 	SELECT CASE WHEN c.change = 'grant' THEN 'missing' ELSE split_part(c.reason, ',', 1) END,
-			o.object || CASE c.column_name WHEN '' THEN '' ELSE format(' (%I)', c.column_name) END, c.role_name, c.privilege,
+			o.object || CASE c.column_name WHEN '' THEN '' ELSE format(' (%I)', c.column_name) END,
+			CASE WHEN c.role_oid = 0 OR g.oid IS NOT NULL THEN c.role_name ELSE format('dropped role %s', c.role_oid)::name END, c.privilege,
 			nullif(concat_ws(', ', c.kind, CASE WHEN c.grantor IS NOT NULL THEN format('granted by %s', coalesce(quote_ident(r.rolname), format('the dropped role %s', c.grantor))) END,
 				nullif(substr(c.reason, length(split_part(c.reason, ',', 1)) + 3), '')), ''),
-			CASE WHEN c.grantor IS NOT NULL AND r.oid IS NULL THEN 'A superuser must revoke it with ALL privileges of the object, as its owner.' ELSE apply END
-		FROM imgpipe.access_changes(only_schema) c LEFT JOIN pg_roles r ON r.oid = c.grantor
+			CASE WHEN c.grantor IS NOT NULL AND r.oid IS NULL THEN imgpipe.forget_role(c.grantor, c.kind, o.object, c.column_name)
+				WHEN c.role_oid <> 0 AND g.oid IS NULL THEN imgpipe.forget_role(c.role_oid, c.kind, o.object, c.column_name)
+				ELSE apply END
+		FROM imgpipe.access_changes(only_schema) c LEFT JOIN pg_roles r ON r.oid = c.grantor LEFT JOIN pg_roles g ON g.oid = c.role_oid
 			LEFT JOIN imgpipe.alike_objects(only_schema) a ON a.kind = c.kind AND a.object = c.object
 			CROSS JOIN LATERAL unnest(coalesce(a.objects, ARRAY[c.object])) o (object)
 		WHERE c.reason <> 'goes with the table''s';
@@ -45,10 +62,10 @@ BEGIN
 				AND a.schema_name NOT IN (SELECT s.schema_name FROM imgpipe.access_schemas s WHERE s.authoritative)
 				AND coalesce(r.rolname, '') NOT IN (SELECT t.role_name FROM imgpipe.access_teams t))
 	SELECT CASE b.grantee WHEN 0 THEN 'PUBLIC' ELSE 'beside' END, o.object || CASE b.column_name WHEN '' THEN '' ELSE format(' (%I)', b.column_name) END,
-			CASE b.grantee WHEN 0 THEN 'public' ELSE coalesce(b.rolname, format('dropped role %s', b.grantee)) END, b.privilege,
+			CASE b.grantee WHEN 0 THEN 'public' ELSE coalesce(b.rolname, format('dropped role %s', b.grantee)::name) END, b.privilege,
 			CASE WHEN b.grantee IN (SELECT m.member FROM pg_auth_members m JOIN pg_roles t ON t.oid = m.roleid JOIN imgpipe.access_teams x ON x.role_name = t.rolname)
 				THEN 'granted to a member of a team, and not by a template' ELSE 'granted, and not by a template' END,
-			CASE WHEN b.rolname IS NULL AND b.grantee <> 0 THEN 'A superuser must revoke ALL on the object and grant afresh.'
+			CASE WHEN b.rolname IS NULL AND b.grantee <> 0 THEN imgpipe.forget_role(b.grantee, b.kind, o.object, b.column_name)
 				ELSE format('Revoke it, allow it with imgpipe.allow_exception(), or let templates decide alone: SELECT imgpipe.set_authoritative(%L);', b.schema_name) END
 		FROM beside b CROSS JOIN LATERAL unnest(b.objects) o (object);
 

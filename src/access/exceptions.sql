@@ -88,7 +88,7 @@ BEGIN
 	IF EXISTS (SELECT FROM imgpipe.access_exceptions e WHERE e.until <= clock) THEN
 		SELECT jsonb_agg(to_jsonb(p) ORDER BY p.step) INTO plan FROM (
 			SELECT row_number() OVER () AS step, imgpipe.revoke_statement(c.kind, c.privilege, c.column_name, c.object, c.role_name) AS statement,
-					pg_get_userbyid(c.grantor) AS set_role, true AS runs_here
+					pg_get_userbyid(c.grantor) AS set_role
 				FROM imgpipe.access_changes() c
 				WHERE c.change = 'revoke' AND EXISTS (SELECT FROM imgpipe.access_exceptions e WHERE e.until <= clock
 					AND (e.role_name, e.kind, e.object, e.column_name, e.privilege) = (c.role_name, c.kind, c.object, c.column_name, c.privilege))) p;

@@ -69,7 +69,7 @@ is(as('sam', 'GRANT SELECT ON sales.items TO PUBLIC; SELECT count(*) FROM pg_cla
 
 is(as('dba', q[SELECT imgpipe.use_template('images', 'pics')]), '', 'a template of tables that are not the administrator\'s');
 like(apply('dba'), qr/^42501 role "dba" cannot execute \d+ of \d+ statements/, 'is refused');
-like(as('dba', q[SELECT DISTINCT run_as FROM imgpipe.plan_access() WHERE NOT runs_here]), qr/^\w+$/, 'and the plan says whom it takes');
+is(as('dba', q[SELECT DISTINCT lacks FROM imgpipe.plan_access() WHERE lacks IS NOT NULL ORDER BY 1]), "SET ROLE postgres\nrights of postgres", 'and the plan says what it takes');
 is(as('dba', q[SELECT imgpipe.set_mask('sales.members', 'email', 'hash')]), '', 'the administrator\'s own schema');
 is(apply('dba', 'sales'), '3', 'is applied alone');
 like(as('ann', 'SELECT email FROM sales_shop_analytics.members LIMIT 1'), qr/^[0-9a-f]{64}$/, 'the mask is another');
@@ -80,6 +80,57 @@ query('REVOKE SELECT ON sales.top_items FROM shop_sales');
 like(as('dba', q[SELECT imgpipe.apply_access('0000', 'sales')]), qr/^55000 the plan is not the one that was shown/, 'otherwise another plan is refused');
 ok($node->wait_for_log(qr/imgpipe access: refused, for "dba": the plan is not the one that was shown/), 'which the server log says');
 is(apply('dba', 'sales'), '1', 'the right one is applied');
+
+# Administrators of a schema that a group owns: who is a member with all options, who must SET ROLE first, who must not, and who is none
+
+my $by_grantor = query('SHOW server_version_num') >= 160000;
+my @deputies = qw(deputy becoming outsider);
+query(q[CREATE ROLE desk_owner; GRANT CREATE ON DATABASE postgres TO desk_owner; GRANT USAGE ON SCHEMA imgpipe TO desk_owner;
+	SET ROLE desk_owner; SELECT imgpipe.create_sales_schema('desk', 'UTC')]);
+query(qq[CREATE ROLE $_ LOGIN CREATEROLE; SELECT imgpipe.allow_access_administration('$_')]) for @deputies;
+query(q[GRANT CREATE ON DATABASE postgres TO deputy, becoming; ALTER ROLE becoming NOINHERIT; GRANT desk_owner TO deputy, becoming]);
+if ($by_grantor)
+{
+	push @deputies, 'inheriting';
+	query(q[CREATE ROLE inheriting LOGIN CREATEROLE; SELECT imgpipe.allow_access_administration('inheriting');
+		GRANT CREATE ON DATABASE postgres TO inheriting; GRANT desk_owner TO inheriting WITH INHERIT TRUE, SET FALSE]);
+}
+as('deputy', q[SELECT imgpipe.use_template('strict', 'desk', '{"sales": "desk"}')]);
+my $lacks = q[SELECT reason, coalesce(set_role, 'none') || coalesce(', lacks ' || lacks, '') FROM imgpipe.plan_access('desk') GROUP BY 1, 2 ORDER BY 1, 2];
+my %lacks = (
+	deputy => "create schema|none\ncreate view|desk_owner\nmissing|none",
+	becoming => "create schema|none\ncreate view|desk_owner\nmissing|desk_owner",
+	inheriting => "create schema|none, lacks SET ROLE desk_owner\ncreate view|desk_owner, lacks SET ROLE desk_owner\nmissing|none",
+	outsider => "create schema|none, lacks SET ROLE desk_owner, CREATE ON DATABASE postgres\ncreate view|desk_owner, lacks SET ROLE desk_owner\nmissing|desk_owner, lacks rights of desk_owner");
+is(as($_, $lacks), $lacks{$_}, "what $_ has of a plan and has not") for @deputies;
+my $hash = as('deputy', q[SELECT hash FROM imgpipe.plan_access('desk') LIMIT 1]);
+is(as($_, q[SELECT hash FROM imgpipe.plan_access('desk') LIMIT 1]), $hash, "its hash is the same for $_") for @deputies;
+like(as($_, qq[SELECT imgpipe.apply_access('$hash', 'desk')]), qr/^42501 role "$_" cannot execute \d+ of 21 statements$/, "$_ cannot apply it") for grep { $lacks{$_} =~ /lacks/ } @deputies;
+is(as($_, qq[BEGIN; SELECT imgpipe.apply_access('$hash', 'desk'); SELECT count(*) FROM imgpipe.plan_access('desk'); ROLLBACK]), "21\n0", "$_ can") for grep { $lacks{$_} !~ /lacks/ } @deputies;
+is(apply('becoming', 'desk'), '21', 'and does');
+is(query(q[SELECT DISTINCT c.relowner::regrole FROM pg_class c WHERE c.relnamespace = 'desk_desk_analytics'::regnamespace]), 'desk_owner', 'views are the owner\'s');
+
+# Who may add members: on PostgreSQL 15 whoever has CREATEROLE, from 16 on who made the team, or to whom it was granted with ADMIN
+is(as('deputy', q[SELECT imgpipe.add_team_member('desk_sales', 'sam')]), '', 'who made a team adds a member');
+is(as('sam', 'SELECT count(*) FROM desk.items'), '0', 'who is one then');
+query('REVOKE desk_sales FROM sam GRANTED BY deputy') if $by_grantor;
+query('REVOKE desk_sales FROM sam') unless $by_grantor;
+is(as('outsider', q[SELECT statement, lacks FROM imgpipe.plan_access() WHERE reason ~ 'membership']), 'GRANT desk_sales TO sam|' . ($by_grantor ? 'ADMIN OPTION FOR desk_sales' : ''),
+	'another administrator lacks ADMIN or does not');
+like(as('outsider', q[SELECT imgpipe.add_team_member('desk_sales', 'sam')]), $by_grantor ? qr/^42501 / : qr/^$/, 'and adds nobody, or does');
+is(as('deputy', q[GRANT desk_sales TO outsider WITH ADMIN TRUE, INHERIT FALSE, SET FALSE]), '', 'to whom ADMIN is granted, and nothing else') if $by_grantor;
+is(as('outsider', q[SELECT imgpipe.add_team_member('desk_sales', 'sam'); SELECT statement FROM imgpipe.plan_access() WHERE reason ~ 'membership'; SELECT imgpipe.remove_team_member('desk_sales', 'sam')]), "\n",
+	'adds and removes members and is none');
+like(as('sam', 'SELECT count(*) FROM desk.items'), qr/^42501 /, 'as is the one removed');
+if ($by_grantor)
+{
+	query(q[ALTER ROLE deputy SET createrole_self_grant = 'set, inherit']);
+	as('deputy', q[SELECT imgpipe.create_team_roles('own')]);
+	is(as('deputy', q[SELECT count(*) FROM imgpipe.plan_access() WHERE reason = 'membership: extra' AND lacks IS NULL]), '3', 'who becomes a member by making a team is no member that was declared');
+	as('deputy', q[REVOKE own_logistics, own_analytics, own_sales FROM deputy GRANTED BY deputy]);
+}
+as('deputy', q[SELECT imgpipe.stop_template('strict', 'desk')]);
+cmp_ok(apply('deputy', 'desk'), '>', 0, 'all of it is taken back');
 
 # The end of a membership and of an exception, by a job
 
@@ -100,8 +151,7 @@ query('GRANT shop_sales TO lee');
 is(as('lee', 'SET ROLE shop_sales; SELECT count(*) > 0 FROM sales.items'), 't', 'a membership that nobody declared');
 is(query(q[SELECT kind, object, role_name FROM imgpipe.access_drift() WHERE kind NOT IN ('beside', 'PUBLIC')]), 'membership|shop_sales|lee', 'is drift');
 # From PostgreSQL 16 on CREATEROLE does not revoke what another role granted.
-my $by_grantor = query('SHOW server_version_num') >= 160000;
-is(as('dba', 'SELECT run_as, runs_here FROM imgpipe.plan_access()'), $by_grantor ? 'postgres|f' : '|t', 'the plan says whose rights its end takes');
+is(as('dba', 'SELECT lacks FROM imgpipe.plan_access()'), $by_grantor ? 'rights of postgres' : '', 'the plan says whose rights its end takes');
 like(apply('dba'), $by_grantor ? qr/^42501 role "dba" cannot execute 1 of 1 statements$/ : qr/^1$/, 'which the administrator has or has not');
 apply('postgres') if $by_grantor;
 like(as('lee', 'SET ROLE shop_sales'), qr/^42501 /, 'and taken back');
@@ -123,22 +173,40 @@ is(in_copy(q[SELECT string_agg(kind || ' ' || object, '; ') FROM imgpipe.access_
 is(in_copy('SELECT email FROM sales_shop_analytics.members ORDER BY member_id LIMIT 1'), query('SELECT email FROM sales_shop_analytics.members ORDER BY member_id LIMIT 1'), 'hashes are the same');
 query('DROP DATABASE copy WITH (FORCE)');
 
+# Roles that are gone, whose OIDs a GRANT at the same time as DROP ROLE left in access control lists
+
+query(q[CREATE ROLE gone; GRANT USAGE ON SCHEMA sales TO gone; GRANT SELECT ON sales.items TO gone WITH GRANT OPTION; GRANT SELECT (name) ON sales.members TO gone;
+	GRANT EXECUTE ON FUNCTION sales.retire_item TO gone; SET ROLE gone; GRANT SELECT ON sales.items TO shop_logistics; RESET ROLE; DELETE FROM pg_authid WHERE rolname = 'gone']);
+is(query(q[SELECT count(*), count(*) FILTER (WHERE role_name = 'shop_logistics' AND detail ~ 'granted by the dropped role'), bool_and(what_to_do ~ 'UPDATE pg_catalog') FROM imgpipe.access_drift()]), '5|1|t',
+	'drift shows what they were granted and what they granted');
+is(query('SELECT count(*) FROM imgpipe.plan_access()'), '0', 'which no statement can take back');
+query($_) for split /\n/, query(q[SELECT substr(what_to_do, strpos(what_to_do, 'UPDATE')) FROM imgpipe.access_drift()]);
+is(query('SELECT count(*) FROM imgpipe.access_drift()'), '0', 'but a superuser, as drift says how');
+
 # What DROP EXTENSION leaves
 
 my ($status, $out, $err) = $node->psql('postgres', 'DROP EXTENSION imgpipe');
 like($err, qr/view sales_shop_analytics\.members depends on /, 'masked views keep the extension from being dropped');
 ($status, $out, $err) = $node->psql('postgres', 'DROP EXTENSION imgpipe CASCADE');
 is($status, 0, 'CASCADE drops it');
-like($err, qr/NOTICE:  schemas that stay, with all that is in them: sales\n/, 'and says which schemas stay');
-like($err, qr/NOTICE:  team roles that stay, .*: pics_analytics, .*shop_analytics, shop_logistics, shop_sales\n/, 'and which roles');
+like($err, qr/NOTICE:  schemas that stay, with all that is in them: desk, sales\n/, 'and says which schemas stay');
+like($err, qr/NOTICE:  team roles that stay, .*: desk_analytics, .*shop_analytics, shop_logistics, shop_sales\n/, 'and which roles');
 like($err, qr/drop cascades to .*view sales_shop_analytics\.members/s, 'and says which views go');
 is(query(q[SELECT count(*) FROM sales.members]) > 0, 1, 'the user\'s schema stays');
 is(as('lee', "SELECT sales.complete_transaction($order)"), 'f', 'with its rights');
 is(query(q[SELECT count(*) FROM pg_roles WHERE rolname ~ '^shop_']), '3', 'and the roles');
 
+query('CREATE EXTENSION imgpipe');
+query(q[SELECT imgpipe.use_template('strict', 'shop'); SELECT imgpipe.add_team_member('shop_analytics', 'ann')]);
+is(query(q[SELECT string_agg(DISTINCT reason, ', ' ORDER BY reason) FROM imgpipe.plan_access() WHERE statement ~ '^(DROP|CREATE)']), 'create view, drop view', 'installed again, the plan takes up views that stayed');
+cmp_ok(apply('postgres'), '>', 0, 'and they are as they were');
+is(as('ann', q[SELECT count(*) FROM sales_shop_analytics.members WHERE name !~ '^.\*\*\*$']), '0', 'masked');
+query(q[SELECT imgpipe.stop_template('strict', 'shop')]);
+apply('postgres');
+
 # Many objects, many roles
 
-query(q[CREATE EXTENSION imgpipe;
+query(q[
 	CREATE SCHEMA bulk;
 	DO $$BEGIN FOR i IN 1 .. 2000 LOOP EXECUTE format('CREATE TABLE bulk.t%s (i integer)', i); END LOOP; END$$;
 	SELECT imgpipe.create_template('bulk', 'Many.');
