@@ -577,7 +577,6 @@ main(int argc, char **argv)
 	long		frames = 0;
 	int			jobs = 1;
 	const char *copy = NULL;
-	char		command[128];
 	int			option;
 	int			i;
 
@@ -626,14 +625,11 @@ main(int argc, char **argv)
 		return 2;
 	}
 	program = argv[optind];
-	if (mkdtemp(folder) == NULL)
-		bail_out("could not make a folder");
+	make_folder();
 	add_own_images();
 	for (i = optind + 1; i < argc; i++)
 		add_folder(argv[i]);
-	snprintf(command, sizeof(command), "rm -rf %s", folder);
-	if (system(command) != 0)
-		printf("# could not remove %s\n", folder);
+	remove_folder();
 	printf("# seed %llu, %zu files in the corpus\n", (unsigned long long) seed, n_seeds);
 	fflush(stdout);
 	if (copy != NULL)

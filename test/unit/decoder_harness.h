@@ -49,7 +49,7 @@ typedef struct Bytes
 
 static const char *program;
 static bool unsandboxed;
-static char folder[] = "/tmp/decoder_test.XXXXXX";
+static char folder[128];
 static int	n_tests;
 static int	n_failed;
 static Decoder decoder;
@@ -98,6 +98,26 @@ bail_out(const char *format,...)
 /*
  * Files
  */
+static void
+make_folder(void)
+{
+	const char *parent = getenv("TMPDIR");
+
+	snprintf(folder, sizeof(folder), "%s/decoder_test.XXXXXX", parent != NULL ? parent : "/tmp");
+	if (mkdtemp(folder) == NULL)
+		bail_out("could not make %s: %s", folder, strerror(errno));
+}
+
+static void
+remove_folder(void)
+{
+	char		command[160];
+
+	snprintf(command, sizeof(command), "rm -rf %s", folder);
+	if (system(command) != 0)
+		printf("# could not remove %s\n", folder);
+}
+
 static const char *
 path_of(const char *name)
 {

@@ -676,7 +676,6 @@ try_folder(const char *path)
 int
 main(int argc, char **argv)
 {
-	char		command[128];
 	int			i;
 
 	if (argc > 1 && strcmp(argv[1], "--unsandboxed") == 0)
@@ -691,8 +690,7 @@ main(int argc, char **argv)
 		return 2;
 	}
 	program = argv[1];
-	if (mkdtemp(folder) == NULL)
-		bail_out("could not make a folder");
+	make_folder();
 	make_images();
 
 	test_start();
@@ -724,9 +722,7 @@ main(int argc, char **argv)
 	check(memory_of(decoder.pid, "VmRSS") > 0, "the decoder lives to the end");
 	check_number(stop_decoder(&decoder), 0, "and ends well");
 
-	snprintf(command, sizeof(command), "rm -rf %s", folder);
-	if (system(command) != 0)
-		printf("# could not remove %s\n", folder);
+	remove_folder();
 	printf("1..%d\n", n_tests);
 	return n_failed > 0;
 }
