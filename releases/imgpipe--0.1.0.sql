@@ -2048,8 +2048,9 @@ AS $$
 DECLARE
 	missing text;
 BEGIN
-	SELECT string_agg(c.name, ', ') INTO missing
-		FROM unnest('{image_id,content,source,source_partition,source_offset,source_key,source_timestamp,headers,batch_id,uploaded_by}'::text[]) c (name)
+	SELECT string_agg(c.name, ', ' ORDER BY c.position) INTO missing
+		FROM unnest('{image_id,content,source,source_partition,source_offset,source_key,source_timestamp,headers,batch_id,uploaded_by}'::text[])
+			WITH ORDINALITY c (name, position)
 		WHERE NOT EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = target AND a.attname = c.name AND NOT a.attisdropped
 			AND (c.name <> 'content' OR a.atttypid = 'imgpipe.image'::regtype));
 	IF missing IS NOT NULL THEN
