@@ -67,6 +67,8 @@ typedef struct IngestPartition
 	int64		fetched_offset; /* behind all that was polled */
 	int64		last_offset;	/* of the last message ingested; -1: none known */
 	TimestampTz last_timestamp; /* 0: it had none */
+	int64		anchor_offset;	/* no message newer than the anchor's is before it; -1: there is no anchor */
+	TimestampTz anchor_timestamp;	/* of a message that was ingested */
 	int64		ingested_to;	/* messages before it were ingested once; -1: none were */
 	int64		end_offset;		/* of a replay: behind its range; else PG_INT64_MAX */
 	int64		told_offset;	/* as committed to Kafka; -1: not yet */
@@ -173,6 +175,9 @@ extern void ingest_check_stop(void);
  */
 extern void partitions_assign(IngestWorker *worker);
 
+/* Blocks partitions that are seen not to be what they were. */
+extern void partitions_compare(IngestWorker *worker);
+
 /* One event; false where nothing is waiting. */
 extern bool take_event(IngestWorker *worker);
 
@@ -207,6 +212,12 @@ typedef struct PositionMove
 } PositionMove;
 
 extern void positions_advance(IngestWorker *worker, int n, const PositionMove *moves);
+
+/*
+ * Writes that the message behind which a partition goes on was another one,
+ * with that timestamp: whoever looks for it finds that it is not.
+ */
+extern void position_distrust(IngestWorker *worker, IngestPartition *partition, TimestampTz last_timestamp);
 
 /* Writes how far the topic is, for source_partitions while nothing is ingested. */
 extern void positions_show_ends(IngestWorker *worker);

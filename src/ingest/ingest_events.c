@@ -28,6 +28,7 @@ partitions_assign(IngestWorker *worker)
 	int			n = 0;
 	int			i;
 
+	partitions_compare(worker);
 	for (i = 0; i < worker->n_partitions; i++)
 	{
 		IngestPartition *partition = &worker->partitions[i];
@@ -88,6 +89,58 @@ block_changed_topic(IngestWorker *worker, IngestPartition *partition)
 				   ": the topic was made anew, or the server is another one; "
 				   "imgpipe.seek_source() says where to go on",
 				   partition->partition, worker->source->topic, partition->next_offset));
+}
+
+/*
+ * A topic that was deleted, made anew and filled beyond our positions between
+ * two requests of the library's looks the same to it.  But what was written
+ * before a message that we know of does not change: no older place can get a
+ * message that is newer than the anchor, which is one that was ingested, and
+ * with that a new topic begins.  The anchor's question is asked before the last
+ * message is read again, so that both answers are of the topic that it was in.
+ */
+void
+partitions_compare(IngestWorker *worker)
+{
+	IngestPartition **asked = palloc(sizeof(IngestPartition *) * Max(worker->n_partitions, 1));
+	int32	   *partitions = palloc(sizeof(int32) * Max(worker->n_partitions, 1));
+	int64	   *times = palloc(sizeof(int64) * Max(worker->n_partitions, 1));
+	int64	   *offsets = palloc(sizeof(int64) * Max(worker->n_partitions, 1));
+	char		error[KAFKA_ERROR_SIZE];
+	int			n = 0;
+	int			i;
+
+	for (i = 0; i < worker->n_partitions; i++)
+	{
+		IngestPartition *partition = &worker->partitions[i];
+
+		if (partition->blocked || partition->last_offset < 0 || partition->last_timestamp == 0)
+			continue;
+		if (partition->anchor_offset < 0)
+			partition->anchor_timestamp = partition->last_timestamp;
+		asked[n] = partition;
+		partitions[n] = partition->partition;
+		times[n++] = kafka_time(partition->anchor_timestamp) + 1;
+	}
+	/* No answer is for look() to speak of. */
+	if (n == 0 || !kafka_client_offsets_at(worker->client, n, partitions, times, QUESTION_TIMEOUT, offsets, error))
+		return;
+	for (i = 0; i < n; i++)
+	{
+		IngestPartition *partition = asked[i];
+
+		if (partition->anchor_offset < 0)
+		{
+			partition->anchor_offset = offsets[i] >= 0 ? offsets[i] : partition->next_offset;
+			partition->suspect = true;
+		}
+		else if (offsets[i] >= 0 && offsets[i] < partition->anchor_offset)
+		{
+			/* What was ingested since may be of the new one, and must not vouch for it. */
+			position_distrust(worker, partition, partition->anchor_timestamp);
+			block_changed_topic(worker, partition);
+		}
+	}
 }
 
 /*

@@ -205,15 +205,23 @@ envelope_headers(Jsonb *envelope, const char *content_field, Datum headers, bool
 	return fields;
 }
 
+/* In ms. */
+#define EPOCH_DIFFERENCE	(INT64CONST(1000) * SECS_PER_DAY * (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE))
+
 TimestampTz
 message_timestamp(const KafkaMessage *message)
 {
-	int64		epoch_difference = INT64CONST(1000) * SECS_PER_DAY * (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE);
 	TimestampTz timestamp;
 
 	if (message->timestamp < 0 ||
-		pg_mul_s64_overflow(message->timestamp - epoch_difference, 1000, &timestamp) ||
+		pg_mul_s64_overflow(message->timestamp - EPOCH_DIFFERENCE, 1000, &timestamp) ||
 		!IS_VALID_TIMESTAMP(timestamp))
 		return 0;
 	return timestamp;
+}
+
+int64
+kafka_time(TimestampTz timestamp)
+{
+	return (timestamp + INT64CONST(999)) / 1000 + EPOCH_DIFFERENCE;
 }

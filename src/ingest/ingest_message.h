@@ -39,4 +39,7 @@ extern Datum envelope_headers(Jsonb *envelope, const char *content_field, Datum 
 /* 0 where the message has none, or one that no timestamptz can hold. */
 extern TimestampTz message_timestamp(const KafkaMessage *message);
 
+/* As Kafka has it: ms since 1970, the next full one. */
+extern int64 kafka_time(TimestampTz timestamp);
+
 #endif							/* IMGPIPE_INGEST_MESSAGE_H */

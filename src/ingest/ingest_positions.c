@@ -280,6 +280,7 @@ positions_read(IngestWorker *worker)
 			partitions[i].ingested_to = -1;
 		partitions[i].end_offset = DatumGetInt64(value_at(i, 6, &isnull));
 		partitions[i].told_offset = -1;
+		partitions[i].anchor_offset = -1;
 	}
 	internal_end(&scope);
 	worker_transaction_commit();
@@ -296,7 +297,8 @@ first_offset(IngestWorker *worker, int32 partition, int64 low, int64 high, int64
 	*first = worker->source->from_latest ? high : low;
 	if (worker->source->from_time < 0)
 		return true;
-	if (!kafka_client_offset_at(worker->client, partition, worker->source->from_time, QUESTION_TIMEOUT, first, error))
+	if (!kafka_client_offsets_at(worker->client, 1, &partition, &worker->source->from_time, QUESTION_TIMEOUT, first,
+								 error))
 		return false;
 	if (*first < 0)
 		*first = high;
@@ -310,7 +312,8 @@ range_end(IngestWorker *worker, int32 partition, int64 high, int64 *end, char er
 	*end = high;
 	if (worker->source->end_time < 0)
 		return true;
-	if (!kafka_client_offset_at(worker->client, partition, worker->source->end_time, QUESTION_TIMEOUT, end, error))
+	if (!kafka_client_offsets_at(worker->client, 1, &partition, &worker->source->end_time, QUESTION_TIMEOUT, end,
+								 error))
 		return false;
 	if (*end < 0)
 		*end = high;
@@ -471,6 +474,30 @@ positions_advance(IngestWorker *worker, int n, const PositionMove *moves)
 				 errdetail("The batch was thrown away; it is read again from where the positions are now.")));
 	}
 	internal_end(&scope);
+}
+
+void
+position_distrust(IngestWorker *worker, IngestPartition *partition, TimestampTz last_timestamp)
+{
+	Oid			types[] = {INT4OID, INT4OID, TIMESTAMPTZOID};
+	Datum		values[] = {
+		Int32GetDatum(worker->arguments->object),
+		Int32GetDatum(partition->partition),
+		TimestampTzGetDatum(last_timestamp)
+	};
+	InternalScope scope;
+	MemoryContext context = CurrentMemoryContext;
+
+	worker_transaction_begin("writing that a topic was made anew");
+	internal_begin(&scope);
+	if (SPI_execute_with_args("UPDATE imgpipe.ingest_positions p SET last_timestamp = $3"
+							  " WHERE p.source_id = $1 AND p.partition = $2",
+							  lengthof(types), types, values, NULL, false, 0) != SPI_OK_UPDATE)
+		elog(ERROR, "could not write that a topic was made anew");
+	internal_end(&scope);
+	worker_transaction_commit();
+	MemoryContextSwitchTo(context);
+	partition->last_timestamp = last_timestamp;
 }
 
 void

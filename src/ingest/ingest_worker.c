@@ -421,6 +421,8 @@ look(void)
 		session_end();
 		return;
 	}
+	if (fine)
+		partitions_compare(worker);
 	if (lag() > 0)
 		positions_show_ends(worker);
 	if (fine)

@@ -415,23 +415,30 @@ kafka_client_watermarks(KafkaClient *client, int32 partition, int timeout, int64
 }
 
 bool
-kafka_client_offset_at(KafkaClient *client, int32 partition, int64 timestamp, int timeout, int64 *offset,
-					   char error[KAFKA_ERROR_SIZE])
+kafka_client_offsets_at(KafkaClient *client, int n, const int32 *partitions, const int64 *times, int timeout,
+						int64 *offsets, char error[KAFKA_ERROR_SIZE])
 {
 	const char *name = rd_kafka_topic_name(client->topic);
-	rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new(1);
-	rd_kafka_topic_partition_t *asked = rd_kafka_topic_partition_list_add(list, name, partition);
+	rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new(n);
 	rd_kafka_resp_err_t failure;
+	int			i;
 
-	asked->offset = timestamp;
+	for (i = 0; i < n; i++)
+		rd_kafka_topic_partition_list_add(list, name, partitions[i])->offset = times[i];
 	failure = rd_kafka_offsets_for_times(client->base.client, list, timeout);
-	if (failure == RD_KAFKA_RESP_ERR_NO_ERROR)
-		failure = asked->err;
-	*offset = asked->offset >= 0 ? asked->offset : -1;
+	for (i = 0; i < n; i++)
+	{
+		if (failure == RD_KAFKA_RESP_ERR_NO_ERROR)
+			failure = list->elems[i].err;
+		if (failure != RD_KAFKA_RESP_ERR_NO_ERROR)
+		{
+			snprintf(error, KAFKA_ERROR_SIZE, "no offset by time of partition %d of topic \"%s\": %s",
+					 partitions[i], name, rd_kafka_err2str(failure));
+			break;
+		}
+		offsets[i] = list->elems[i].offset >= 0 ? list->elems[i].offset : -1;
+	}
 	rd_kafka_topic_partition_list_destroy(list);
-	if (failure != RD_KAFKA_RESP_ERR_NO_ERROR)
-		snprintf(error, KAFKA_ERROR_SIZE, "no offset by time of partition %d of topic \"%s\": %s",
-				 partition, name, rd_kafka_err2str(failure));
 	return failure == RD_KAFKA_RESP_ERR_NO_ERROR;
 }
 

@@ -118,9 +118,12 @@ extern bool kafka_client_watermarks(KafkaClient *client, int32 partition, int ti
 									int64 *low, int64 *high,
 									char error[KAFKA_ERROR_SIZE]);
 
-/* The first offset whose message is not older (ms since 1970), or -1 where all are. */
-extern bool kafka_client_offset_at(KafkaClient *client, int32 partition, int64 timestamp, int timeout,
-								   int64 *offset, char error[KAFKA_ERROR_SIZE]);
+/*
+ * Of each of n partitions the first offset whose message is not older than its
+ * time (ms since 1970), or -1 where all are.
+ */
+extern bool kafka_client_offsets_at(KafkaClient *client, int n, const int32 *partitions, const int64 *times,
+									int timeout, int64 *offsets, char error[KAFKA_ERROR_SIZE]);
 
 /* The cluster's name for itself, palloc'd, or NULL where it has not told it yet. */
 extern char *kafka_client_cluster(KafkaClient *client, int timeout);

@@ -232,13 +232,12 @@ ask_partitions(TopicReader *reader, KafkaTopic *topic)
 static int64
 ask_offset(TopicReader *reader, int32 partition, TimestampTz time, int64 absent)
 {
-	int64		milliseconds = (time + INT64CONST(999)) / 1000 +
-		INT64CONST(1000) * SECS_PER_DAY * (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE);
+	int64		milliseconds = kafka_time(time);
 	char		error[KAFKA_ERROR_SIZE];
 	int64		offset;
 	int			asked = 0;
 
-	while (!kafka_client_offset_at(reader->client, partition, milliseconds, question_time(asked), &offset, error))
+	while (!kafka_client_offsets_at(reader->client, 1, &partition, &milliseconds, question_time(asked), &offset, error))
 		asked = ask_again(reader, asked, error);
 	reader->heard_at = GetCurrentTimestamp();
 	return offset >= 0 ? offset : absent;

@@ -1,4 +1,4 @@
-# Topics that are deleted and made again, with more, fewer and no messages, and while nobody reads them: each is an error that is shown, and nothing of the new one passes for a continuation of the old one.
+# Topics that are deleted and made again, with more, fewer and no messages, while nobody reads them and behind the reader's back: each is an error that is shown, and nothing of the new one passes for a continuation of the old one.
 use strict;
 use warnings;
 
@@ -38,7 +38,6 @@ my $began = time;
 for my $topic (@topics)
 {
 	$broker->delete_topic($topic);
-	# A topic that is there again between two of librdkafka's questions is not told from the old one: see docs/kafka.md.
 	ok(poll_until($node, "SELECT state, last_error FROM imgpipe.source_status WHERE name = '$topic'", qr/^retrying\|.*(unknown topic|does not exist)/i), "$topic: its end is seen")
 	  unless $topic eq 'unread';
 	next unless defined $new{$topic};
@@ -73,6 +72,38 @@ for my $topic (grep { defined $new{$_} } @topics)
 	ok(poll_until($node, "SELECT count(*) FROM imgpipe.images WHERE source = '$topic' AND source_key = 'new'", $expected), "$topic: $expected messages of the new topic after a seek");
 	ok(poll_until($node, status($topic), 'idle|0'), "$topic: idle");
 }
+
+# Between two requests of a running worker, which finds its offsets in the new topic as if nothing had been: it may take what
+# follows them for a moment, but then says what happened, and neither time nor a restart makes it go on.
+$node->safe_psql('postgres', 'SELECT imgpipe.stop_source(name) FROM imgpipe.sources');
+$broker->create_topic('hidden', 2);
+produce('hidden', 'old', 2, $old);
+$node->safe_psql('postgres', "SELECT imgpipe.create_source('hidden', 'kafka', 'hidden'); SELECT imgpipe.start_source('hidden')");
+ok(poll_until($node, status('hidden'), 'idle|0'), 'hidden: ingested');
+$node->safe_psql('postgres', "SELECT imgpipe.stop_source('hidden')");
+ok(poll_until($node, "SELECT count(*) FROM imgpipe.source_status WHERE state <> 'stopped'", 0), 'hidden: stopped');
+$node->safe_psql('postgres', "SELECT imgpipe.start_source('hidden')");
+ok(poll_until($node, status('hidden'), 'idle|0'), 'hidden: idle');
+produce('hidden', 'old', 2, 1);
+ok(poll_until($node, q[SELECT count(*) FROM imgpipe.images WHERE source = 'hidden'], 2 * $old + 2), 'hidden: goes on');
+my $pid = worker_pid($node, 'ingest');
+kill STOP => $pid or die "no worker: $!";
+$broker->delete_topic('hidden');
+$broker->create_topic('hidden', 2);
+produce('hidden', 'new', 2, $old + 3);
+kill CONT => $pid;
+my $shown = "SELECT state, last_error FROM imgpipe.source_status WHERE name = 'hidden'";
+ok(poll_until($node, $shown, qr/^retrying\|.*is not what was ingested/), 'hidden: shown');
+my $taken = $node->safe_psql('postgres', q[SELECT count(*) FROM imgpipe.images WHERE source = 'hidden' AND source_key = 'new']);
+cmp_ok($taken, '<=', 4, "hidden: after $taken messages of the new topic");
+$node->restart;
+produce('hidden', 'new', 2, 3);
+ok(poll_until($node, $shown, qr/^retrying\|.*is not what was ingested/), 'hidden: shown after a restart');
+is($node->safe_psql('postgres', q[SELECT count(*) FROM imgpipe.images WHERE source = 'hidden' AND source_key = 'new']), $taken, 'hidden: which takes no more');
+$node->safe_psql('postgres', q[SELECT imgpipe.stop_source('hidden'); SELECT imgpipe.seek_source('hidden', 'earliest'); SELECT imgpipe.start_source('hidden')]);
+ok(poll_until($node, status('hidden'), 'idle|0'), 'hidden: idle after a seek');
+is($node->safe_psql('postgres', q[SELECT count(DISTINCT (source_partition, source_offset)) FROM imgpipe.images WHERE source = 'hidden' AND source_key = 'new']),
+	2 * ($old + 6), 'hidden: with the new topic from its beginning');
 
 $node->stop;
 done_testing();
