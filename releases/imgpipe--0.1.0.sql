@@ -937,7 +937,7 @@ CREATE TABLE imgpipe.sources (
 	batch_rows integer NOT NULL DEFAULT 500 CHECK (batch_rows OPERATOR(pg_catalog.>=) 1 AND batch_rows OPERATOR(pg_catalog.<=) 100000),
 	batch_bytes integer NOT NULL DEFAULT 16777216
 		CHECK (batch_bytes OPERATOR(pg_catalog.>=) 1048576 AND batch_bytes OPERATOR(pg_catalog.<=) 1073741824),
-	linger_ms integer NOT NULL DEFAULT 50 CHECK (linger_ms OPERATOR(pg_catalog.>=) 0 AND linger_ms OPERATOR(pg_catalog.<=) 60000),
+	linger_ms integer NOT NULL DEFAULT 20 CHECK (linger_ms OPERATOR(pg_catalog.>=) 0 AND linger_ms OPERATOR(pg_catalog.<=) 60000),
 	max_backlog integer NOT NULL DEFAULT 0 CHECK (max_backlog OPERATOR(pg_catalog.>=) 0),
 	slice integer NOT NULL DEFAULT 0 CHECK (slice OPERATOR(pg_catalog.>=) 0),
 	slices integer NOT NULL DEFAULT 1 CHECK (slices OPERATOR(pg_catalog.>) slice AND slices OPERATOR(pg_catalog.<=) 1000),
@@ -1529,7 +1529,7 @@ COMMENT ON FUNCTION imgpipe.check_result_options(text, text, text, text) IS
 
 CREATE FUNCTION imgpipe.create_source(name text, server text, topic text, retention interval DEFAULT NULL,
 	parallelism integer DEFAULT 1, start_from text DEFAULT 'earliest', batch_rows integer DEFAULT 500,
-	batch_bytes integer DEFAULT 16777216, linger_ms integer DEFAULT 50, max_backlog integer DEFAULT 0,
+	batch_bytes integer DEFAULT 16777216, linger_ms integer DEFAULT 20, max_backlog integer DEFAULT 0,
 	slice integer DEFAULT 0, slices integer DEFAULT 1, consumer_group text DEFAULT NULL,
 	format text DEFAULT 'raw', content_field text DEFAULT 'content', on_tombstone text DEFAULT 'dead_letter',
 	result_topic text DEFAULT NULL, dead_letter_topic text DEFAULT NULL, notify_channel text DEFAULT NULL,

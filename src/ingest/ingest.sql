@@ -32,7 +32,7 @@ CREATE TABLE imgpipe.sources (
 	batch_rows integer NOT NULL DEFAULT 500 CHECK (batch_rows OPERATOR(pg_catalog.>=) 1 AND batch_rows OPERATOR(pg_catalog.<=) 100000),
 	batch_bytes integer NOT NULL DEFAULT 16777216
 		CHECK (batch_bytes OPERATOR(pg_catalog.>=) 1048576 AND batch_bytes OPERATOR(pg_catalog.<=) 1073741824),
-	linger_ms integer NOT NULL DEFAULT 50 CHECK (linger_ms OPERATOR(pg_catalog.>=) 0 AND linger_ms OPERATOR(pg_catalog.<=) 60000),
+	linger_ms integer NOT NULL DEFAULT 20 CHECK (linger_ms OPERATOR(pg_catalog.>=) 0 AND linger_ms OPERATOR(pg_catalog.<=) 60000),
 	max_backlog integer NOT NULL DEFAULT 0 CHECK (max_backlog OPERATOR(pg_catalog.>=) 0),
 	slice integer NOT NULL DEFAULT 0 CHECK (slice OPERATOR(pg_catalog.>=) 0),
 	slices integer NOT NULL DEFAULT 1 CHECK (slices OPERATOR(pg_catalog.>) slice AND slices OPERATOR(pg_catalog.<=) 1000),

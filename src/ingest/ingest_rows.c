@@ -20,8 +20,11 @@
 #include "utils/timestamp.h"
 #include "utils/uuid.h"
 
-/* Of the images of one statement; a larger one has its own. */
+/* Of the images of one statement. */
 #define STATEMENT_BYTES	(1024 * 1024)
+
+/* A larger image has its own: an array copies it more often than the start of a statement is worth. */
+#define TOGETHER_BYTES	(64 * 1024)
 
 /* The columns that images and dead letters share, and their parameters. */
 #define COMMON_COLUMNS \
@@ -212,12 +215,14 @@ rows_insert_images(const IngestSource *source, IngestRows *rows)
 void
 rows_add_image(const IngestSource *source, IngestRows *rows, const IngestRow *row, const IngestMessage *message)
 {
-	if (rows->bytes + message->content_length > STATEMENT_BYTES)
+	bool		alone = message->content_length > TOGETHER_BYTES;
+
+	if (alone || rows->bytes + message->content_length > STATEMENT_BYTES)
 		rows_insert_images(source, rows);
 	rows->rows[rows->n] = *row;
 	rows->messages[rows->n++] = message;
 	rows->bytes += message->content_length;
-	if (rows->n == ROWS_AT_ONCE || rows->bytes > STATEMENT_BYTES)
+	if (alone || rows->n == ROWS_AT_ONCE)
 		rows_insert_images(source, rows);
 }
 

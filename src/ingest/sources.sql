@@ -222,7 +222,7 @@ COMMENT ON FUNCTION imgpipe.check_result_options(text, text, text, text) IS
 
 CREATE FUNCTION imgpipe.create_source(name text, server text, topic text, retention interval DEFAULT NULL,
 	parallelism integer DEFAULT 1, start_from text DEFAULT 'earliest', batch_rows integer DEFAULT 500,
-	batch_bytes integer DEFAULT 16777216, linger_ms integer DEFAULT 50, max_backlog integer DEFAULT 0,
+	batch_bytes integer DEFAULT 16777216, linger_ms integer DEFAULT 20, max_backlog integer DEFAULT 0,
 	slice integer DEFAULT 0, slices integer DEFAULT 1, consumer_group text DEFAULT NULL,
 	format text DEFAULT 'raw', content_field text DEFAULT 'content', on_tombstone text DEFAULT 'dead_letter',
 	result_topic text DEFAULT NULL, dead_letter_topic text DEFAULT NULL, notify_channel text DEFAULT NULL,
