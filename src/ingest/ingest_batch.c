@@ -200,6 +200,18 @@ message_write(IngestWorker *worker, IngestMessage *message, bool erasures, Inges
 	return true;
 }
 
+/*
+ * Whether others than Kafka learn of a batch: of its results, or of what its
+ * tombstones purge, which the head of the ledger tells.  A batch that nobody
+ * has heard of can be lost in a crash: its positions are lost with it, and it
+ * is read again.
+ */
+static bool
+is_heard_of(const IngestSource *source)
+{
+	return source->reports || source->tombstones_expire;
+}
+
 /* One transaction; false with the error where a message's data is at fault. */
 static bool
 range_write(IngestWorker *worker, int first, int last, ErrorData **error)
@@ -224,6 +236,8 @@ range_write(IngestWorker *worker, int first, int last, ErrorData **error)
 	PG_TRY();
 	{
 		worker_transaction_begin("ingesting a batch");
+		if (!is_heard_of(worker->source))
+			worker_transaction_need_not_last();
 		positions_advance(worker, n_moves, moves);
 		erasures = erasures_exist();
 		for (i = first; i < last; i++)

@@ -12,7 +12,6 @@
 #include "processing/queue.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
-#include "utils/guc.h"
 #include "utils/memutils.h"
 
 #define MAX_PARAMETERS	7
@@ -117,8 +116,7 @@ void
 queue_begin(const char *activity, InternalScope *scope)
 {
 	worker_transaction_begin(activity);
-	set_config_option("synchronous_commit", "off", PGC_USERSET, PGC_S_SESSION,
-					  GUC_ACTION_LOCAL, true, 0, false);
+	worker_transaction_need_not_last();
 	internal_begin(scope);
 }
 

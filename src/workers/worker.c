@@ -122,6 +122,12 @@ worker_transaction_begin(const char *activity)
 }
 
 void
+worker_transaction_need_not_last(void)
+{
+	set_config_option("synchronous_commit", "off", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_LOCAL, true, 0, false);
+}
+
+void
 worker_transaction_commit(void)
 {
 	SPI_finish();

@@ -47,6 +47,12 @@ extern void worker_transaction_begin(const char *activity);
 extern void worker_transaction_commit(void);
 extern void worker_transaction_abort(void);
 
+/*
+ * The commit of the current transaction does not wait for the disk: where it is
+ * lost in a crash, its work is done again and nobody misses it.
+ */
+extern void worker_transaction_need_not_last(void);
+
 /* Something is in the way of our work: in our slot, and once in the log. */
 extern void worker_held_up(const char *problem);
 
