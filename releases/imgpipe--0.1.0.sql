@@ -6039,7 +6039,7 @@ BEGIN
 			DETAIL = format('seed is %s, until is %s.', coalesce(seed::text, 'NULL'), coalesce(until::text, 'NULL')),
 			HINT = 'Leave them out for 1 and now.';
 	END IF;
-	IF to_regclass(format('%I.transaction_items', schema_name)) IS NULL THEN
+	IF to_regclass(quote_ident(schema_name) || '.transaction_items') IS NULL THEN
 		RAISE EXCEPTION USING ERRCODE = 'invalid_schema_name',
 			MESSAGE = format('there is no sales schema %s', coalesce('"' || schema_name || '"', 'NULL')),
 			DETAIL = 'It has no table transaction_items.',
@@ -6411,6 +6411,22 @@ CREATE TABLE imgpipe.access_creators (
 COMMENT ON TABLE imgpipe.access_creators IS
 'Roles that make objects in a schema; rules with future set their default privileges. See name_creator().';
 
+CREATE FUNCTION imgpipe.check_schema(schema_name name) RETURNS void
+	LANGUAGE plpgsql STABLE PARALLEL SAFE
+	SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+	IF NOT EXISTS (SELECT FROM pg_namespace n WHERE n.nspname = check_schema.schema_name) THEN
+		RAISE EXCEPTION USING ERRCODE = 'invalid_schema_name',
+			MESSAGE = format('schema %s does not exist', coalesce('"' || schema_name || '"', 'NULL')),
+			DETAIL = coalesce('Templates and exceptions are about ' || (SELECT string_agg(quote_ident(m.name), ', ' ORDER BY m.name) FROM unnest(imgpipe.managed_schemas()) m (name)) || '.',
+				'No template is in use.'),
+			HINT = 'SELECT nspname FROM pg_namespace; shows those that do.';
+	END IF;
+END
+$$;
+COMMENT ON FUNCTION imgpipe.check_schema(name) IS 'Raises 3F000 where there is no such schema.';
+
 CREATE FUNCTION imgpipe.privileges_of(kind text) RETURNS text[]
 	LANGUAGE sql STABLE STRICT PARALLEL SAFE
 	SET search_path = pg_catalog, pg_temp
@@ -6450,13 +6466,25 @@ DECLARE
 	problem text;
 	advice text;
 BEGIN
-	SELECT format('Privilege %s.', coalesce('"' || p || '"', 'NULL')), format('A %s has %s.', NEW.kind, array_to_string(imgpipe.privileges_of(NEW.kind), ', '))
-		INTO problem, advice
-		FROM unnest(CASE NEW.privileges WHEN '{}' THEN '{NULL}' ELSE NEW.privileges END) p WHERE (p = ANY (imgpipe.privileges_of(NEW.kind))) IS NOT TRUE LIMIT 1;
+	SELECT format('%s is NULL.', v.key), 'Only columns and row_filter may be NULL.' INTO problem, advice
+		FROM jsonb_each(to_jsonb(NEW)) v WHERE v.value = 'null' AND v.key NOT IN ('columns', 'row_filter') ORDER BY v.key LIMIT 1;
+	IF problem IS NULL THEN
+		SELECT format('%s "%s".', initcap(v.what), v.name), 'Teams and places have 1 to 31 small letters of ASCII, digits and "_", and begin with a letter.' INTO problem, advice
+			FROM (VALUES ('team', NEW.team), ('place', NEW.place)) v (what, name) WHERE v.name !~ '^[a-z][a-z0-9_]{0,30}$' LIMIT 1;
+	END IF;
+	IF problem IS NULL AND NEW.kind <> ALL ('{schema,table,sequence,function}') THEN
+		problem := format('Kind "%s".', NEW.kind);
+		advice := 'Give schema, table (of views, too), sequence, or function (of procedures, too).';
+	END IF;
+	IF problem IS NULL THEN
+		SELECT format('Privilege %s.', coalesce('"' || p || '"', 'NULL')), format('A %s has %s.', NEW.kind, array_to_string(imgpipe.privileges_of(NEW.kind), ', '))
+			INTO problem, advice
+			FROM unnest(CASE NEW.privileges WHEN '{}' THEN '{NULL}' ELSE NEW.privileges END) p WHERE (p = ANY (imgpipe.privileges_of(NEW.kind))) IS NOT TRUE LIMIT 1;
+	END IF;
 	IF problem IS NULL AND NEW.row_filter IS NOT NULL AND imgpipe.filter_parts(NEW.row_filter) IS NULL THEN
 		problem := format('Row filter "%s".', NEW.row_filter);
 		advice := 'Give own(column), flag(column), recent(column, 7 days) or referenced(column, table.column).';
-	ELSIF problem IS NULL AND NEW.columns IS NOT NULL AND (NEW.kind <> 'table' OR cardinality(NEW.columns) = 0
+	ELSIF problem IS NULL AND NEW.columns IS NOT NULL AND (NEW.kind <> 'table' OR cardinality(NEW.columns) = 0 OR array_position(NEW.columns, NULL) IS NOT NULL
 			OR (NEW.row_filter IS NULL AND NOT NEW.masked AND NOT NEW.privileges <@ '{SELECT,INSERT,UPDATE,REFERENCES}')) THEN
 		problem := 'Columns of something, or privileges, that have none.';
 		advice := 'SELECT, INSERT, UPDATE and REFERENCES on tables can be for columns.';
@@ -6567,7 +6595,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION imgpipe.add_rule(text, text, text, text, text[], text, text[], boolean, text, boolean) IS
-'Adds a rule to a template and returns its number; the parameters are the columns of imgpipe.access_rules. Raises 42704 for the template, 55000 for one that is shipped, 22023 and 23514 for a rule that could not be granted.';
+'Adds a rule to a template and returns its number; the parameters are the columns of imgpipe.access_rules. Raises 42704 for the template, 55000 for one that is shipped, 22023 for a rule that could not be granted.';
 
 CREATE FUNCTION imgpipe.drop_template(template text) RETURNS void
 	LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
@@ -6678,6 +6706,22 @@ $$;
 COMMENT ON FUNCTION imgpipe.create_team_roles(text, text[]) IS
 'Makes the group roles prefix_team, NOLOGIN, and returns those that were not there. A team whose access was revoked is active again, and the next plan gives it its rights. Needs CREATEROLE. Raises 42602 for a prefix or a team, 42710 where a role of that name is there that is no such team, 42501 without CREATEROLE.';
 
+CREATE FUNCTION imgpipe.named_by_template(template text) RETURNS text[]
+	LANGUAGE sql STABLE STRICT PARALLEL SAFE
+	SET search_path = pg_catalog, pg_temp
+AS $$
+	WITH names AS (
+		SELECT r.object, c.name AS column_name FROM imgpipe.access_rules r LEFT JOIN LATERAL unnest(r.columns) c (name) ON true WHERE r.template = named_by_template.template
+		UNION SELECT r.object, f.parts[2] FROM imgpipe.access_rules r CROSS JOIN LATERAL imgpipe.filter_parts(r.row_filter) f (parts) WHERE r.template = named_by_template.template
+		UNION SELECT f.parts[4], f.parts[5] FROM imgpipe.access_rules r CROSS JOIN LATERAL imgpipe.filter_parts(r.row_filter) f (parts)
+			WHERE r.template = named_by_template.template AND f.parts[1] = 'referenced'
+		UNION SELECT m.table_name, nullif(m.column_name, '*') FROM imgpipe.template_masks m WHERE m.template = named_by_template.template)
+	SELECT array_agg(DISTINCT x.name ORDER BY x.name) FROM names n
+		CROSS JOIN LATERAL (VALUES (n.object), (n.object || '.' || n.column_name)) x (name) WHERE x.name !~ '[*]'
+$$;
+COMMENT ON FUNCTION imgpipe.named_by_template(text) IS
+'The objects, and the columns of objects, that a template speaks of by name: what names of use_template() can be about.';
+
 CREATE FUNCTION imgpipe.use_template(template text, prefix text, schemas jsonb DEFAULT '{}', names jsonb DEFAULT '{}') RETURNS void
 	LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
 	SET search_path = pg_catalog, pg_temp
@@ -6691,9 +6735,10 @@ DECLARE
 	problem record;
 BEGIN
 	PERFORM imgpipe.check_template(template);
-	IF jsonb_typeof(schemas) IS DISTINCT FROM 'object' OR jsonb_typeof(names) IS DISTINCT FROM 'object' THEN
+	IF jsonb_typeof(schemas) IS DISTINCT FROM 'object' OR jsonb_typeof(names) IS DISTINCT FROM 'object'
+		OR EXISTS (SELECT FROM jsonb_path_query(jsonb_build_array(schemas, names), '$[*].*') v WHERE jsonb_typeof(v) <> 'string') THEN
 		RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
-			MESSAGE = 'schemas and names must be JSON objects',
+			MESSAGE = 'schemas and names must be JSON objects of strings',
 			DETAIL = format('They are %s and %s.', coalesce(schemas::text, 'NULL'), coalesce(names::text, 'NULL')),
 			HINT = 'For example: schemas => ''{"sales": "shop"}'', names => ''{"items": "products"}''.';
 	END IF;
@@ -6702,6 +6747,13 @@ BEGIN
 		RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
 			MESSAGE = format('template "%s" has no place "%s"', template, problem.place),
 			HINT = format('Its places are %s.', array_to_string(places, ', '));
+	END IF;
+	-- No error: one mapping can be meant for several templates.
+	SELECT string_agg(quote_ident(n.name), ', ' ORDER BY n.name) AS names INTO problem FROM jsonb_object_keys(names) n (name) WHERE n.name <> ALL (imgpipe.named_by_template(template));
+	IF problem.names IS NOT NULL THEN
+		RAISE WARNING USING MESSAGE = format('template "%s" does not speak of %s', template, problem.names),
+			DETAIL = format('It speaks of %s.', array_to_string(imgpipe.named_by_template(template), ', ')),
+			HINT = 'names has an object, or object.column, as the template calls it, and what it is called in the schema.';
 	END IF;
 	SELECT s.schema_name INTO problem
 		FROM unnest(places) p (place) CROSS JOIN LATERAL (SELECT coalesce(schemas ->> p.place, CASE p.place WHEN 'images' THEN 'imgpipe' ELSE p.place END)) s (schema_name)
@@ -6722,7 +6774,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION imgpipe.use_template(text, text, jsonb, jsonb) IS
-'Binds a template to the roles of a prefix, which are made where they are missing, and to schemas: each place of the template stands for the schema that schemas names, or else for the one of its own name (images: imgpipe). names says what objects and columns are called there: {"items": "products", "items.price": "amount"}. A prefix may use several templates; their rights add up. Called again, it replaces schemas and names. Grants nothing: plan_access() shows what would be. Raises 42704 for a template, 42602 for a prefix, 22023 and 3F000 for schemas, 42710 as create_team_roles().';
+'Binds a template to the roles of a prefix, which are made where they are missing, and to schemas: each place of the template stands for the schema that schemas names, or else for the one of its own name (images: imgpipe). names says what objects and columns are called there: {"items": "products", "items.price": "amount"}. A warning says which of names the template does not speak of. A prefix may use several templates; their rights add up. Called again, it replaces schemas and names. Grants nothing: plan_access() shows what would be. Raises 42704 for a template, 42602 for a prefix, 22023 and 3F000 for schemas, 42710 as create_team_roles().';
 
 CREATE FUNCTION imgpipe.stop_template(template text, prefix text) RETURNS void
 	LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
@@ -6743,23 +6795,29 @@ COMMENT ON FUNCTION imgpipe.stop_template(text, text) IS
 'Ends the use of a template for a prefix: the next plan takes its rights back. Raises 42704 where it is not in use.';
 
 CREATE FUNCTION imgpipe.set_authoritative(schema_name name, authoritative boolean DEFAULT true) RETURNS void
-	LANGUAGE sql VOLATILE PARALLEL UNSAFE
+	LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
 	SET search_path = pg_catalog, pg_temp
 AS $$
+BEGIN
+	-- What is gone can be said of no longer.
+	IF authoritative IS NOT FALSE THEN
+		PERFORM imgpipe.check_schema(schema_name);
+	END IF;
 	INSERT INTO imgpipe.access_schemas VALUES (schema_name, authoritative)
 		ON CONFLICT ON CONSTRAINT access_schemas_pkey DO UPDATE SET authoritative = EXCLUDED.authoritative;
-	SELECT imgpipe.log_access('set authoritative', NULL, format('%I: %s', schema_name, authoritative))
+	PERFORM imgpipe.log_access('set authoritative', NULL, format('%I: %s', schema_name, authoritative));
+END
 $$;
 COMMENT ON FUNCTION imgpipe.set_authoritative(name, boolean) IS
-'In any schema of a template, what teams may do is just what is declared. In one that is authoritative this holds for all other roles and for PUBLIC, too: what they were granted and no exception allows is taken back. Owners keep their rights.';
+'In any schema of a template, what teams may do is just what is declared. In one that is authoritative this holds for all other roles and for PUBLIC, too: what they were granted and no exception allows is taken back. Owners keep their rights. Raises 3F000 for a schema.';
 
 CREATE FUNCTION imgpipe.name_creator(schema_name name, creator name, creates boolean DEFAULT true) RETURNS void
 	LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
 	SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-	PERFORM quote_ident(creator)::regrole, quote_ident(schema_name)::regnamespace;
-	IF creates THEN
+	IF creates IS NOT FALSE THEN
+		PERFORM imgpipe.check_schema(schema_name), imgpipe.check_role(creator);
 		INSERT INTO imgpipe.access_creators VALUES (schema_name, creator) ON CONFLICT ON CONSTRAINT access_creators_pkey DO NOTHING;
 	ELSE
 		DELETE FROM imgpipe.access_creators c WHERE (c.schema_name, c.creator) = (name_creator.schema_name, name_creator.creator);
@@ -6788,6 +6846,21 @@ END
 $$;
 COMMENT ON FUNCTION imgpipe.check_team(name) IS 'Raises 42704 for what is no team role.';
 
+CREATE FUNCTION imgpipe.warn_of_no_end(what text) RETURNS void
+	LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+	SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+	IF NOT EXISTS (SELECT FROM imgpipe.jobs j WHERE j.command = 'SELECT imgpipe.end_expired_access()' AND j.enabled) THEN
+		RAISE WARNING USING ERRCODE = 'object_not_in_prerequisite_state',
+			MESSAGE = format('nothing ends %s by itself', what),
+			DETAIL = 'No job calls imgpipe.end_expired_access(), and no version of PostgreSQL has memberships or grants with an end.',
+			HINT = 'SELECT imgpipe.schedule(''end_expired_access'', ''1 minute'', ''SELECT imgpipe.end_expired_access()'');';
+	END IF;
+END
+$$;
+COMMENT ON FUNCTION imgpipe.warn_of_no_end(text) IS 'A warning where no job of the caller''s to see ends what has an end.';
+
 CREATE FUNCTION imgpipe.add_team_member(team name, login name, until timestamptz DEFAULT NULL) RETURNS void
 	LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
 	SET search_path = pg_catalog, pg_temp
@@ -6800,7 +6873,7 @@ BEGIN
 	IF NOT FOUND THEN
 		RAISE EXCEPTION USING ERRCODE = 'undefined_object',
 			MESSAGE = format('role %s does not exist', coalesce('"' || login || '"', 'NULL')),
-			HINT = format('CREATE ROLE %I LOGIN; first.', coalesce(login, 'name'));
+			HINT = format('CREATE ROLE %s LOGIN; first.', coalesce(quote_ident(login), '...'));
 	END IF;
 	IF attributes.rolsuper OR attributes.rolbypassrls OR EXISTS (SELECT FROM imgpipe.access_teams t WHERE t.role_name = login) THEN
 		RAISE EXCEPTION USING ERRCODE = 'invalid_grant_operation',
@@ -6818,11 +6891,8 @@ BEGIN
 	INSERT INTO imgpipe.access_memberships AS m (role_name, member, until) VALUES (team, login, add_team_member.until)
 		ON CONFLICT ON CONSTRAINT access_memberships_pkey DO UPDATE SET until = EXCLUDED.until, added_by = EXCLUDED.added_by, added_at = EXCLUDED.added_at;
 	PERFORM imgpipe.log_access('add member', team, format('%I until %s', login, coalesce(until::text, 'further notice')));
-	IF until IS NOT NULL AND NOT EXISTS (SELECT FROM imgpipe.jobs j WHERE j.command = 'SELECT imgpipe.end_expired_access()' AND j.enabled) THEN
-		RAISE WARNING USING ERRCODE = 'object_not_in_prerequisite_state',
-			MESSAGE = format('nothing ends the membership of "%s" by itself', login),
-			DETAIL = 'No job calls imgpipe.end_expired_access(), and no version of PostgreSQL has memberships with an end.',
-			HINT = 'SELECT imgpipe.schedule(''end_expired_access'', ''1 minute'', ''SELECT imgpipe.end_expired_access()'');';
+	IF until < 'infinity' THEN
+		PERFORM imgpipe.warn_of_no_end(format('the membership of "%s"', login));
 	END IF;
 END
 $$;
@@ -6976,6 +7046,7 @@ DECLARE
 	inner_pad bytea := decode(repeat('36', 64), 'hex');
 	outer_pad bytea := decode(repeat('5c', 64), 'hex');
 BEGIN
+	PERFORM imgpipe.check_schema(schema_name);
 	FOR i IN 0 .. length(key) - 1 LOOP
 		inner_pad := set_byte(inner_pad, i, get_byte(inner_pad, i) # get_byte(key, i));
 		outer_pad := set_byte(outer_pad, i, get_byte(outer_pad, i) # get_byte(key, i));
@@ -6986,7 +7057,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION imgpipe.new_mask_key(name) IS
-'Gives a schema a new secret key for the mask hash: from now on, all hashes in its views are others. The first key is made by apply_access().';
+'Gives a schema a new secret key for the mask hash: from now on, all hashes in its views are others. The first key is made by apply_access(). Raises 3F000 for a schema.';
 
 CREATE FUNCTION imgpipe.set_mask(masked_table regclass, column_name name, mask text) RETURNS void
 	LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
@@ -7000,9 +7071,10 @@ BEGIN
 			MESSAGE = format('there is no mask "%s"', mask),
 			HINT = 'Give none, hide, partial, email, phone, hash, year_of_birth, coordinates or exif; NULL for what the template says.';
 	END IF;
-	IF column_name <> '*' AND NOT EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = masked_table AND a.attname = set_mask.column_name AND a.attnum > 0 AND NOT a.attisdropped) THEN
+	IF masked_table IS NULL OR (column_name = '*'
+			OR EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = masked_table AND a.attname = set_mask.column_name AND a.attnum > 0 AND NOT a.attisdropped)) IS NOT TRUE THEN
 		RAISE EXCEPTION USING ERRCODE = 'undefined_column',
-			MESSAGE = format('column "%s" of %s does not exist', column_name, masked_table),
+			MESSAGE = format('column %s of %s does not exist', coalesce('"' || column_name || '"', 'NULL'), coalesce(masked_table::text, 'NULL')),
 			HINT = 'Give a column of the table, or * for all that have no mask of their own.';
 	END IF;
 	SELECT n.nspname, c.relname INTO place FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = masked_table;
@@ -7113,21 +7185,31 @@ COMMENT ON FUNCTION imgpipe.team_schema(name, name) IS
 'The schema of a team''s views of a schema: schema_role.';
 
 CREATE FUNCTION imgpipe.managed_schemas(only_schema name DEFAULT NULL) RETURNS name[]
-	LANGUAGE sql STABLE PARALLEL SAFE
+	LANGUAGE plpgsql STABLE PARALLEL SAFE
 	SET search_path = pg_catalog, pg_temp
 AS $$
-	SELECT coalesce(array_agg(m.schema_name), '{}') FROM (
+DECLARE
+	managed CONSTANT name[] := ARRAY(
 		SELECT u.schema_name FROM imgpipe.access_uses u
 		UNION SELECT s.schema_name FROM imgpipe.access_schemas s
 		UNION SELECT e.schema_name FROM imgpipe.access_exceptions e
 		-- What was managed once, for as long as a team has rights there.
 		UNION SELECT n.nspname FROM pg_namespace n CROSS JOIN LATERAL aclexplode(n.nspacl) a JOIN pg_roles r ON r.oid = a.grantee
 			JOIN imgpipe.access_teams t ON t.role_name = r.rolname
-			WHERE NOT EXISTS (SELECT FROM imgpipe.access_views v WHERE v.schema_name = n.nspname)) m
-		WHERE only_schema IS NULL OR m.schema_name = only_schema
+			WHERE NOT EXISTS (SELECT FROM imgpipe.access_views v WHERE v.schema_name = n.nspname));
+BEGIN
+	IF only_schema IS NULL THEN
+		RETURN managed;
+	ELSIF only_schema = ANY (managed) THEN
+		RETURN ARRAY[only_schema];
+	END IF;
+	-- Of a name that was written wrongly it must not be said that all is well.
+	PERFORM imgpipe.check_schema(only_schema);
+	RETURN '{}';
+END
 $$;
 COMMENT ON FUNCTION imgpipe.managed_schemas(name) IS
-'The schemas whose rights are declared, those of teams'' views left out.';
+'The schemas whose rights are declared, those of teams'' views left out. Raises 3F000 for the name of no schema.';
 
 CREATE FUNCTION imgpipe.rules_in_use() RETURNS TABLE (
 		role_name name, role_oid oid, prefix text, team text, template text, rule integer, schema_name name, kind text, object text, privileges text[], columns text[],
@@ -7835,6 +7917,12 @@ DECLARE
 BEGIN
 	SELECT * INTO target FROM imgpipe.access_object(object);
 	privilege := imgpipe.check_privilege(target.kind, privilege);
+	IF column_name IS NOT NULL AND NOT EXISTS (
+			SELECT FROM pg_attribute a WHERE target.kind = 'table' AND a.attrelid = target.oid AND a.attname = can.column_name AND a.attnum > 0 AND NOT a.attisdropped) THEN
+		RAISE EXCEPTION USING ERRCODE = 'undefined_column',
+			MESSAGE = format('%s has no column "%s"', target.identity, column_name),
+			HINT = 'Only tables, views among them, have columns.';
+	END IF;
 	IF NOT has_schema_privilege(asked, quote_ident(target.schema_name)::regnamespace, CASE target.kind WHEN 'schema' THEN privilege ELSE 'USAGE' END) THEN
 		RETURN false;
 	END IF;
@@ -7958,10 +8046,11 @@ BEGIN
 			SET reason = EXCLUDED.reason, until = EXCLUDED.until, allowed_by = EXCLUDED.allowed_by, allowed_at = EXCLUDED.allowed_at;
 	PERFORM imgpipe.log_access('allow exception', role_name,
 		format('%s on %s%s until %s: %s', privilege, target.identity, coalesce(' (' || quote_ident(column_name) || ')', ''), until, reason));
+	PERFORM imgpipe.warn_of_no_end(format('the exception for "%s"', role_name));
 END
 $$;
 COMMENT ON FUNCTION imgpipe.allow_exception(name, text, text, text, timestamptz, name) IS
-'Declares a privilege of a role (or of public) on an object, or on a column, beside the templates, with a reason and until a time; called again, it changes both. Where it is granted already it now is no drift; where not, the next apply grants it. When the time has come end_expired_access() revokes it, or the next apply. object as for access_object(). Raises 42704 for a role or an object, 42703 for a column, 22023 for a privilege, or for no reason or no end.';
+'Declares a privilege of a role (or of public) on an object, or on a column, beside the templates, with a reason and until a time; called again, it changes both. Where it is granted already it now is no drift; where not, the next apply grants it. When the time has come end_expired_access() revokes it, which a job is to call (a warning says where there is none), or the next apply. object as for access_object(). Raises 42704 for a role or an object, 42703 for a column, 22023 for a privilege, or for no reason or no end.';
 
 CREATE FUNCTION imgpipe.end_exception(role_name name, privilege text, object text, column_name name DEFAULT NULL) RETURNS void
 	LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
@@ -8222,7 +8311,7 @@ DECLARE
 	line record;
 	printed text;
 BEGIN
-	width := greatest(width, 40);
+	width := greatest(coalesce(width, 79), 40);
 	FOR of_prefix IN
 		SELECT c.prefix, array_agg(DISTINCT c.team ORDER BY c.team) AS teams, max(length(c.object)) AS longest
 			FROM jsonb_to_recordset(cells) c (prefix text, team text, object text) GROUP BY c.prefix ORDER BY c.prefix
@@ -8246,7 +8335,7 @@ BEGIN
 						ARRAY(SELECT coalesce((SELECT c.cell FROM jsonb_to_recordset(cells) c (prefix text, team text, object text, cell text)
 									WHERE (c.prefix, c.team, c.object) = (of_prefix.prefix, t.team, o.object)), '')
 								FROM unnest(of_prefix.teams[first:last]) WITH ORDINALITY t (team, position) ORDER BY t.position)
-					FROM (SELECT DISTINCT c.object, CASE WHEN length(c.object) > name_width THEN regexp_replace(c.object, '\(.+\)$', '()') ELSE c.object END AS name FROM jsonb_to_recordset(cells) c (prefix text, team text, object text)
+					FROM (SELECT DISTINCT c.object, CASE WHEN length(c.object) > name_width THEN regexp_replace(c.object, '\(.+\)$', '(...)') ELSE c.object END AS name FROM jsonb_to_recordset(cells) c (prefix text, team text, object text)
 						WHERE c.prefix = of_prefix.prefix AND c.team = ANY (of_prefix.teams[first:last])) o
 				ORDER BY position, sorted_by
 			LOOP

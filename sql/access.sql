@@ -176,6 +176,91 @@ SELECT imgpipe.end_expired_access() AS ended;
 SELECT imgpipe.can('regress_other', 'SELECT', 'regress_shop.orders', 'state');
 SELECT * FROM imgpipe.plan_access('regress_shop');
 
+-- each argument that is wrong: an error that has a code, names it, and says what to do
+CREATE FUNCTION pg_temp.outcome(call text, wrong text) RETURNS text LANGUAGE plpgsql AS $$
+DECLARE
+	message text; detail text; hint text;
+BEGIN
+	EXECUTE 'SELECT * FROM imgpipe.' || call;
+	RETURN 'no error';
+EXCEPTION WHEN others THEN
+	GET STACKED DIAGNOSTICS message = MESSAGE_TEXT, detail = PG_EXCEPTION_DETAIL, hint = PG_EXCEPTION_HINT;
+	RETURN SQLSTATE || CASE WHEN position(wrong IN message || ' ' || detail) = 0 THEN ', does not name it' ELSE '' END || CASE hint WHEN '' THEN ', no hint' ELSE '' END;
+END
+$$;
+SELECT c.outcome, count(*), string_agg(c.call, '; ' ORDER BY c.call COLLATE "C") FILTER (WHERE c.outcome !~ '^\w{5}$') AS bad FROM (
+	SELECT split_part(c, '|', 1) AS call, pg_temp.outcome(split_part(c, '|', 1), split_part(c, '|', 2)) AS outcome FROM unnest(string_to_array($$
+create_template(NULL)|NULL
+create_template('regress_new', copy_of => 'nix')|nix
+add_rule('nix', 'desk', 'table', '*', '{SELECT}')|nix
+add_rule('regress_desk', 'Desk', 'table', '*', '{SELECT}')|Desk
+add_rule('regress_desk', NULL, 'table', '*', '{SELECT}')|team is NULL
+add_rule('regress_desk', 'desk', 'tables', '*', '{SELECT}')|tables
+add_rule('regress_desk', 'desk', NULL, '*', '{SELECT}')|kind is NULL
+add_rule('regress_desk', 'desk', 'table', NULL, '{SELECT}')|object is NULL
+add_rule('regress_desk', 'desk', 'table', '*', NULL)|privileges is NULL
+add_rule('regress_desk', 'desk', 'table', '*', '{select}')|select
+add_rule('regress_desk', 'desk', 'table', '*', '{SELECT}', place => 'a b')|a b
+add_rule('regress_desk', 'desk', 'table', 'x', '{SELECT}', columns => '{NULL}')|Columns
+add_rule('regress_desk', 'desk', 'table', 'x', '{SELECT}', masked => NULL)|masked is NULL
+drop_template('nix')|nix
+use_template('nix', 'regress_shop')|nix
+use_template('strict', NULL, '{"sales": "regress_shop"}')|NULL
+use_template('strict', 'Shop', '{"sales": "regress_shop"}')|Shop
+use_template('strict', 'regress_shop', '[]')|[]
+use_template('strict', 'regress_shop', '{"sales": null}')|null
+use_template('strict', 'regress_shop', '{"shop": "regress_shop"}')|shop
+use_template('strict', 'regress_shop', '{"sales": "nowhere"}')|nowhere
+use_template('strict', 'regress_shop', '{"sales": "regress_shop"}', '{"items": 1}')|1
+stop_template('strict', 'nix')|nix
+set_authoritative('nowhere')|nowhere
+set_authoritative(NULL)|NULL
+name_creator('nowhere', 'regress_other')|nowhere
+name_creator('regress_shop', 'nobody')|nobody
+name_creator(NULL, NULL)|NULL
+create_team_roles('pg_shop')|pg_shop
+create_team_roles('regress_shop', '{A B}')|A B
+create_team_roles('regress_shop', '{NULL}')|NULL
+add_team_member('nix', 'regress_bob')|nix
+add_team_member('regress_shop_desk', NULL)|NULL
+add_team_member('regress_shop_desk', 'regress_bob', '2000-01-01')|2000-01-01
+remove_team_member('regress_shop_desk', 'nobody')|nobody
+set_mask('regress_shop.products', 'nix', 'hide')|nix
+set_mask('regress_shop.products', NULL, 'hide')|NULL
+set_mask(NULL, 'name', 'hide')|NULL
+set_mask('regress_shop.products', 'name', 'nix')|nix
+new_mask_key('nowhere')|nowhere
+allow_exception('nobody', 'SELECT', 'regress_shop.orders', 'x', '2100-01-01')|nobody
+allow_exception('regress_bob', 'NIX', 'regress_shop.orders', 'x', '2100-01-01')|NIX
+allow_exception('regress_bob', 'SELECT', 'regress_shop.nix', 'x', '2100-01-01')|nix
+allow_exception('regress_bob', 'SELECT', 'regress_shop.orders', 'x', NULL)|NULL
+allow_exception('regress_bob', 'SELECT', 'regress_shop.orders', 'x', '2100-01-01', 'nix')|nix
+end_exception('nobody', 'SELECT', 'regress_shop.orders')|nobody
+plan_access('nowhere')|nowhere
+apply_access('x', 'nowhere')|nowhere
+access_drift('nowhere')|nowhere
+access_report('nowhere')|nowhere
+access_report_text('nowhere')|nowhere
+access_report_html('nowhere')|nowhere
+revoke_access('nix')|nix
+can('nobody', 'SELECT', 'regress_shop.orders')|nobody
+can('regress_bob', 'NIX', 'regress_shop.orders')|NIX
+can('regress_bob', 'SELECT', NULL)|NULL
+can('regress_bob', 'SELECT', 'regress_shop.orders', 'nix')|nix
+explain_access('nobody', 'regress_shop.orders')|nobody
+explain_access('regress_bob', 'nix')|nix
+allow_access_administration('nobody')|nobody
+create_sales_schema(NULL)|NULL
+create_sales_schema('regress_shop')|regress_shop
+create_sales_schema('regress_new', 'Mars')|Mars
+load_sample_data(-1)|-1
+load_sample_data(10, 'nowhere')|nowhere
+load_sample_data(10, NULL)|NULL$$, E'\n')) c WHERE c <> '') c GROUP BY c.outcome ORDER BY 1;
+-- one mapping may be meant for several templates
+BEGIN;
+SELECT imgpipe.use_template('item_pictures', 'regress_pics', '{"sales": "regress_shop"}', '{"sold_pictures": "shots", "imags.image_id": "nothing", "itens": "products"}');
+ROLLBACK;
+
 -- taken back
 SELECT imgpipe.drop_template('regress_desk');
 SELECT imgpipe.revoke_access('regress_shop_desk') > 0 AS revoked;

@@ -58,21 +58,31 @@ COMMENT ON FUNCTION imgpipe.team_schema(name, name) IS
 'The schema of a team''s views of a schema: schema_role.';
 
 CREATE FUNCTION imgpipe.managed_schemas(only_schema name DEFAULT NULL) RETURNS name[]
-	LANGUAGE sql STABLE PARALLEL SAFE
+	LANGUAGE plpgsql STABLE PARALLEL SAFE
 	SET search_path = pg_catalog, pg_temp
 AS $$
-	SELECT coalesce(array_agg(m.schema_name), '{}') FROM (
+DECLARE
+	managed CONSTANT name[] := ARRAY(
 		SELECT u.schema_name FROM imgpipe.access_uses u
 		UNION SELECT s.schema_name FROM imgpipe.access_schemas s
 		UNION SELECT e.schema_name FROM imgpipe.access_exceptions e
 		-- What was managed once, for as long as a team has rights there.
 		UNION SELECT n.nspname FROM pg_namespace n CROSS JOIN LATERAL aclexplode(n.nspacl) a JOIN pg_roles r ON r.oid = a.grantee
 			JOIN imgpipe.access_teams t ON t.role_name = r.rolname
-			WHERE NOT EXISTS (SELECT FROM imgpipe.access_views v WHERE v.schema_name = n.nspname)) m
-		WHERE only_schema IS NULL OR m.schema_name = only_schema
+			WHERE NOT EXISTS (SELECT FROM imgpipe.access_views v WHERE v.schema_name = n.nspname));
+BEGIN
+	IF only_schema IS NULL THEN
+		RETURN managed;
+	ELSIF only_schema = ANY (managed) THEN
+		RETURN ARRAY[only_schema];
+	END IF;
+	-- Of a name that was written wrongly it must not be said that all is well.
+	PERFORM imgpipe.check_schema(only_schema);
+	RETURN '{}';
+END
 $$;
 COMMENT ON FUNCTION imgpipe.managed_schemas(name) IS
-'The schemas whose rights are declared, those of teams'' views left out.';
+'The schemas whose rights are declared, those of teams'' views left out. Raises 3F000 for the name of no schema.';
 
 CREATE FUNCTION imgpipe.rules_in_use() RETURNS TABLE (
 		role_name name, role_oid oid, prefix text, team text, template text, rule integer, schema_name name, kind text, object text, privileges text[], columns text[],

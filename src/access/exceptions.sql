@@ -34,10 +34,11 @@ BEGIN
 			SET reason = EXCLUDED.reason, until = EXCLUDED.until, allowed_by = EXCLUDED.allowed_by, allowed_at = EXCLUDED.allowed_at;
 	PERFORM imgpipe.log_access('allow exception', role_name,
 		format('%s on %s%s until %s: %s', privilege, target.identity, coalesce(' (' || quote_ident(column_name) || ')', ''), until, reason));
+	PERFORM imgpipe.warn_of_no_end(format('the exception for "%s"', role_name));
 END
 $$;
 COMMENT ON FUNCTION imgpipe.allow_exception(name, text, text, text, timestamptz, name) IS
-'Declares a privilege of a role (or of public) on an object, or on a column, beside the templates, with a reason and until a time; called again, it changes both. Where it is granted already it now is no drift; where not, the next apply grants it. When the time has come end_expired_access() revokes it, or the next apply. object as for access_object(). Raises 42704 for a role or an object, 42703 for a column, 22023 for a privilege, or for no reason or no end.';
+'Declares a privilege of a role (or of public) on an object, or on a column, beside the templates, with a reason and until a time; called again, it changes both. Where it is granted already it now is no drift; where not, the next apply grants it. When the time has come end_expired_access() revokes it, which a job is to call (a warning says where there is none), or the next apply. object as for access_object(). Raises 42704 for a role or an object, 42703 for a column, 22023 for a privilege, or for no reason or no end.';
 
 CREATE FUNCTION imgpipe.end_exception(role_name name, privilege text, object text, column_name name DEFAULT NULL) RETURNS void
 	LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE

@@ -77,6 +77,12 @@ DECLARE
 BEGIN
 	SELECT * INTO target FROM imgpipe.access_object(object);
 	privilege := imgpipe.check_privilege(target.kind, privilege);
+	IF column_name IS NOT NULL AND NOT EXISTS (
+			SELECT FROM pg_attribute a WHERE target.kind = 'table' AND a.attrelid = target.oid AND a.attname = can.column_name AND a.attnum > 0 AND NOT a.attisdropped) THEN
+		RAISE EXCEPTION USING ERRCODE = 'undefined_column',
+			MESSAGE = format('%s has no column "%s"', target.identity, column_name),
+			HINT = 'Only tables, views among them, have columns.';
+	END IF;
 	IF NOT has_schema_privilege(asked, quote_ident(target.schema_name)::regnamespace, CASE target.kind WHEN 'schema' THEN privilege ELSE 'USAGE' END) THEN
 		RETURN false;
 	END IF;

@@ -109,6 +109,7 @@ DECLARE
 	inner_pad bytea := decode(repeat('36', 64), 'hex');
 	outer_pad bytea := decode(repeat('5c', 64), 'hex');
 BEGIN
+	PERFORM imgpipe.check_schema(schema_name);
 	FOR i IN 0 .. length(key) - 1 LOOP
 		inner_pad := set_byte(inner_pad, i, get_byte(inner_pad, i) # get_byte(key, i));
 		outer_pad := set_byte(outer_pad, i, get_byte(outer_pad, i) # get_byte(key, i));
@@ -119,7 +120,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION imgpipe.new_mask_key(name) IS
-'Gives a schema a new secret key for the mask hash: from now on, all hashes in its views are others. The first key is made by apply_access().';
+'Gives a schema a new secret key for the mask hash: from now on, all hashes in its views are others. The first key is made by apply_access(). Raises 3F000 for a schema.';
 
 CREATE FUNCTION imgpipe.set_mask(masked_table regclass, column_name name, mask text) RETURNS void
 	LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
@@ -133,9 +134,10 @@ BEGIN
 			MESSAGE = format('there is no mask "%s"', mask),
 			HINT = 'Give none, hide, partial, email, phone, hash, year_of_birth, coordinates or exif; NULL for what the template says.';
 	END IF;
-	IF column_name <> '*' AND NOT EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = masked_table AND a.attname = set_mask.column_name AND a.attnum > 0 AND NOT a.attisdropped) THEN
+	IF masked_table IS NULL OR (column_name = '*'
+			OR EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = masked_table AND a.attname = set_mask.column_name AND a.attnum > 0 AND NOT a.attisdropped)) IS NOT TRUE THEN
 		RAISE EXCEPTION USING ERRCODE = 'undefined_column',
-			MESSAGE = format('column "%s" of %s does not exist', column_name, masked_table),
+			MESSAGE = format('column %s of %s does not exist', coalesce('"' || column_name || '"', 'NULL'), coalesce(masked_table::text, 'NULL')),
 			HINT = 'Give a column of the table, or * for all that have no mask of their own.';
 	END IF;
 	SELECT n.nspname, c.relname INTO place FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = masked_table;

@@ -55,7 +55,7 @@ DECLARE
 	line record;
 	printed text;
 BEGIN
-	width := greatest(width, 40);
+	width := greatest(coalesce(width, 79), 40);
 	FOR of_prefix IN
 		SELECT c.prefix, array_agg(DISTINCT c.team ORDER BY c.team) AS teams, max(length(c.object)) AS longest
 			FROM jsonb_to_recordset(cells) c (prefix text, team text, object text) GROUP BY c.prefix ORDER BY c.prefix
@@ -79,7 +79,7 @@ BEGIN
 						ARRAY(SELECT coalesce((SELECT c.cell FROM jsonb_to_recordset(cells) c (prefix text, team text, object text, cell text)
 									WHERE (c.prefix, c.team, c.object) = (of_prefix.prefix, t.team, o.object)), '')
 								FROM unnest(of_prefix.teams[first:last]) WITH ORDINALITY t (team, position) ORDER BY t.position)
-					FROM (SELECT DISTINCT c.object, CASE WHEN length(c.object) > name_width THEN regexp_replace(c.object, '\(.+\)$', '()') ELSE c.object END AS name FROM jsonb_to_recordset(cells) c (prefix text, team text, object text)
+					FROM (SELECT DISTINCT c.object, CASE WHEN length(c.object) > name_width THEN regexp_replace(c.object, '\(.+\)$', '(...)') ELSE c.object END AS name FROM jsonb_to_recordset(cells) c (prefix text, team text, object text)
 						WHERE c.prefix = of_prefix.prefix AND c.team = ANY (of_prefix.teams[first:last])) o
 				ORDER BY position, sorted_by
 			LOOP

@@ -82,6 +82,22 @@ $$;
 COMMENT ON FUNCTION imgpipe.create_team_roles(text, text[]) IS
 'Makes the group roles prefix_team, NOLOGIN, and returns those that were not there. A team whose access was revoked is active again, and the next plan gives it its rights. Needs CREATEROLE. Raises 42602 for a prefix or a team, 42710 where a role of that name is there that is no such team, 42501 without CREATEROLE.';
 
+CREATE FUNCTION imgpipe.named_by_template(template text) RETURNS text[]
+	LANGUAGE sql STABLE STRICT PARALLEL SAFE
+	SET search_path = pg_catalog, pg_temp
+AS $$
+	WITH names AS (
+		SELECT r.object, c.name AS column_name FROM imgpipe.access_rules r LEFT JOIN LATERAL unnest(r.columns) c (name) ON true WHERE r.template = named_by_template.template
+		UNION SELECT r.object, f.parts[2] FROM imgpipe.access_rules r CROSS JOIN LATERAL imgpipe.filter_parts(r.row_filter) f (parts) WHERE r.template = named_by_template.template
+		UNION SELECT f.parts[4], f.parts[5] FROM imgpipe.access_rules r CROSS JOIN LATERAL imgpipe.filter_parts(r.row_filter) f (parts)
+			WHERE r.template = named_by_template.template AND f.parts[1] = 'referenced'
+		UNION SELECT m.table_name, nullif(m.column_name, '*') FROM imgpipe.template_masks m WHERE m.template = named_by_template.template)
+	SELECT array_agg(DISTINCT x.name ORDER BY x.name) FROM names n
+		CROSS JOIN LATERAL (VALUES (n.object), (n.object || '.' || n.column_name)) x (name) WHERE x.name !~ '[*]'
+$$;
+COMMENT ON FUNCTION imgpipe.named_by_template(text) IS
+'The objects, and the columns of objects, that a template speaks of by name: what names of use_template() can be about.';
+
 CREATE FUNCTION imgpipe.use_template(template text, prefix text, schemas jsonb DEFAULT '{}', names jsonb DEFAULT '{}') RETURNS void
 	LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
 	SET search_path = pg_catalog, pg_temp
@@ -95,9 +111,10 @@ DECLARE
 	problem record;
 BEGIN
 	PERFORM imgpipe.check_template(template);
-	IF jsonb_typeof(schemas) IS DISTINCT FROM 'object' OR jsonb_typeof(names) IS DISTINCT FROM 'object' THEN
+	IF jsonb_typeof(schemas) IS DISTINCT FROM 'object' OR jsonb_typeof(names) IS DISTINCT FROM 'object'
+		OR EXISTS (SELECT FROM jsonb_path_query(jsonb_build_array(schemas, names), '$[*].*') v WHERE jsonb_typeof(v) <> 'string') THEN
 		RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
-			MESSAGE = 'schemas and names must be JSON objects',
+			MESSAGE = 'schemas and names must be JSON objects of strings',
 			DETAIL = format('They are %s and %s.', coalesce(schemas::text, 'NULL'), coalesce(names::text, 'NULL')),
 			HINT = 'For example: schemas => ''{"sales": "shop"}'', names => ''{"items": "products"}''.';
 	END IF;
@@ -106,6 +123,13 @@ BEGIN
 		RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
 			MESSAGE = format('template "%s" has no place "%s"', template, problem.place),
 			HINT = format('Its places are %s.', array_to_string(places, ', '));
+	END IF;
+	-- No error: one mapping can be meant for several templates.
+	SELECT string_agg(quote_ident(n.name), ', ' ORDER BY n.name) AS names INTO problem FROM jsonb_object_keys(names) n (name) WHERE n.name <> ALL (imgpipe.named_by_template(template));
+	IF problem.names IS NOT NULL THEN
+		RAISE WARNING USING MESSAGE = format('template "%s" does not speak of %s', template, problem.names),
+			DETAIL = format('It speaks of %s.', array_to_string(imgpipe.named_by_template(template), ', ')),
+			HINT = 'names has an object, or object.column, as the template calls it, and what it is called in the schema.';
 	END IF;
 	SELECT s.schema_name INTO problem
 		FROM unnest(places) p (place) CROSS JOIN LATERAL (SELECT coalesce(schemas ->> p.place, CASE p.place WHEN 'images' THEN 'imgpipe' ELSE p.place END)) s (schema_name)
@@ -126,7 +150,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION imgpipe.use_template(text, text, jsonb, jsonb) IS
-'Binds a template to the roles of a prefix, which are made where they are missing, and to schemas: each place of the template stands for the schema that schemas names, or else for the one of its own name (images: imgpipe). names says what objects and columns are called there: {"items": "products", "items.price": "amount"}. A prefix may use several templates; their rights add up. Called again, it replaces schemas and names. Grants nothing: plan_access() shows what would be. Raises 42704 for a template, 42602 for a prefix, 22023 and 3F000 for schemas, 42710 as create_team_roles().';
+'Binds a template to the roles of a prefix, which are made where they are missing, and to schemas: each place of the template stands for the schema that schemas names, or else for the one of its own name (images: imgpipe). names says what objects and columns are called there: {"items": "products", "items.price": "amount"}. A warning says which of names the template does not speak of. A prefix may use several templates; their rights add up. Called again, it replaces schemas and names. Grants nothing: plan_access() shows what would be. Raises 42704 for a template, 42602 for a prefix, 22023 and 3F000 for schemas, 42710 as create_team_roles().';
 
 CREATE FUNCTION imgpipe.stop_template(template text, prefix text) RETURNS void
 	LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
@@ -147,23 +171,29 @@ COMMENT ON FUNCTION imgpipe.stop_template(text, text) IS
 'Ends the use of a template for a prefix: the next plan takes its rights back. Raises 42704 where it is not in use.';
 
 CREATE FUNCTION imgpipe.set_authoritative(schema_name name, authoritative boolean DEFAULT true) RETURNS void
-	LANGUAGE sql VOLATILE PARALLEL UNSAFE
+	LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
 	SET search_path = pg_catalog, pg_temp
 AS $$
+BEGIN
+	-- What is gone can be said of no longer.
+	IF authoritative IS NOT FALSE THEN
+		PERFORM imgpipe.check_schema(schema_name);
+	END IF;
 	INSERT INTO imgpipe.access_schemas VALUES (schema_name, authoritative)
 		ON CONFLICT ON CONSTRAINT access_schemas_pkey DO UPDATE SET authoritative = EXCLUDED.authoritative;
-	SELECT imgpipe.log_access('set authoritative', NULL, format('%I: %s', schema_name, authoritative))
+	PERFORM imgpipe.log_access('set authoritative', NULL, format('%I: %s', schema_name, authoritative));
+END
 $$;
 COMMENT ON FUNCTION imgpipe.set_authoritative(name, boolean) IS
-'In any schema of a template, what teams may do is just what is declared. In one that is authoritative this holds for all other roles and for PUBLIC, too: what they were granted and no exception allows is taken back. Owners keep their rights.';
+'In any schema of a template, what teams may do is just what is declared. In one that is authoritative this holds for all other roles and for PUBLIC, too: what they were granted and no exception allows is taken back. Owners keep their rights. Raises 3F000 for a schema.';
 
 CREATE FUNCTION imgpipe.name_creator(schema_name name, creator name, creates boolean DEFAULT true) RETURNS void
 	LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
 	SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-	PERFORM quote_ident(creator)::regrole, quote_ident(schema_name)::regnamespace;
-	IF creates THEN
+	IF creates IS NOT FALSE THEN
+		PERFORM imgpipe.check_schema(schema_name), imgpipe.check_role(creator);
 		INSERT INTO imgpipe.access_creators VALUES (schema_name, creator) ON CONFLICT ON CONSTRAINT access_creators_pkey DO NOTHING;
 	ELSE
 		DELETE FROM imgpipe.access_creators c WHERE (c.schema_name, c.creator) = (name_creator.schema_name, name_creator.creator);
@@ -192,6 +222,21 @@ END
 $$;
 COMMENT ON FUNCTION imgpipe.check_team(name) IS 'Raises 42704 for what is no team role.';
 
+CREATE FUNCTION imgpipe.warn_of_no_end(what text) RETURNS void
+	LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+	SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+	IF NOT EXISTS (SELECT FROM imgpipe.jobs j WHERE j.command = 'SELECT imgpipe.end_expired_access()' AND j.enabled) THEN
+		RAISE WARNING USING ERRCODE = 'object_not_in_prerequisite_state',
+			MESSAGE = format('nothing ends %s by itself', what),
+			DETAIL = 'No job calls imgpipe.end_expired_access(), and no version of PostgreSQL has memberships or grants with an end.',
+			HINT = 'SELECT imgpipe.schedule(''end_expired_access'', ''1 minute'', ''SELECT imgpipe.end_expired_access()'');';
+	END IF;
+END
+$$;
+COMMENT ON FUNCTION imgpipe.warn_of_no_end(text) IS 'A warning where no job of the caller''s to see ends what has an end.';
+
 CREATE FUNCTION imgpipe.add_team_member(team name, login name, until timestamptz DEFAULT NULL) RETURNS void
 	LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
 	SET search_path = pg_catalog, pg_temp
@@ -204,7 +249,7 @@ BEGIN
 	IF NOT FOUND THEN
 		RAISE EXCEPTION USING ERRCODE = 'undefined_object',
 			MESSAGE = format('role %s does not exist', coalesce('"' || login || '"', 'NULL')),
-			HINT = format('CREATE ROLE %I LOGIN; first.', coalesce(login, 'name'));
+			HINT = format('CREATE ROLE %s LOGIN; first.', coalesce(quote_ident(login), '...'));
 	END IF;
 	IF attributes.rolsuper OR attributes.rolbypassrls OR EXISTS (SELECT FROM imgpipe.access_teams t WHERE t.role_name = login) THEN
 		RAISE EXCEPTION USING ERRCODE = 'invalid_grant_operation',
@@ -222,11 +267,8 @@ BEGIN
 	INSERT INTO imgpipe.access_memberships AS m (role_name, member, until) VALUES (team, login, add_team_member.until)
 		ON CONFLICT ON CONSTRAINT access_memberships_pkey DO UPDATE SET until = EXCLUDED.until, added_by = EXCLUDED.added_by, added_at = EXCLUDED.added_at;
 	PERFORM imgpipe.log_access('add member', team, format('%I until %s', login, coalesce(until::text, 'further notice')));
-	IF until IS NOT NULL AND NOT EXISTS (SELECT FROM imgpipe.jobs j WHERE j.command = 'SELECT imgpipe.end_expired_access()' AND j.enabled) THEN
-		RAISE WARNING USING ERRCODE = 'object_not_in_prerequisite_state',
-			MESSAGE = format('nothing ends the membership of "%s" by itself', login),
-			DETAIL = 'No job calls imgpipe.end_expired_access(), and no version of PostgreSQL has memberships with an end.',
-			HINT = 'SELECT imgpipe.schedule(''end_expired_access'', ''1 minute'', ''SELECT imgpipe.end_expired_access()'');';
+	IF until < 'infinity' THEN
+		PERFORM imgpipe.warn_of_no_end(format('the membership of "%s"', login));
 	END IF;
 END
 $$;

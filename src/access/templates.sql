@@ -81,6 +81,22 @@ CREATE TABLE imgpipe.access_creators (
 COMMENT ON TABLE imgpipe.access_creators IS
 'Roles that make objects in a schema; rules with future set their default privileges. See name_creator().';
 
+CREATE FUNCTION imgpipe.check_schema(schema_name name) RETURNS void
+	LANGUAGE plpgsql STABLE PARALLEL SAFE
+	SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+	IF NOT EXISTS (SELECT FROM pg_namespace n WHERE n.nspname = check_schema.schema_name) THEN
+		RAISE EXCEPTION USING ERRCODE = 'invalid_schema_name',
+			MESSAGE = format('schema %s does not exist', coalesce('"' || schema_name || '"', 'NULL')),
+			DETAIL = coalesce('Templates and exceptions are about ' || (SELECT string_agg(quote_ident(m.name), ', ' ORDER BY m.name) FROM unnest(imgpipe.managed_schemas()) m (name)) || '.',
+				'No template is in use.'),
+			HINT = 'SELECT nspname FROM pg_namespace; shows those that do.';
+	END IF;
+END
+$$;
+COMMENT ON FUNCTION imgpipe.check_schema(name) IS 'Raises 3F000 where there is no such schema.';
+
 CREATE FUNCTION imgpipe.privileges_of(kind text) RETURNS text[]
 	LANGUAGE sql STABLE STRICT PARALLEL SAFE
 	SET search_path = pg_catalog, pg_temp
@@ -120,13 +136,25 @@ DECLARE
 	problem text;
 	advice text;
 BEGIN
-	SELECT format('Privilege %s.', coalesce('"' || p || '"', 'NULL')), format('A %s has %s.', NEW.kind, array_to_string(imgpipe.privileges_of(NEW.kind), ', '))
-		INTO problem, advice
-		FROM unnest(CASE NEW.privileges WHEN '{}' THEN '{NULL}' ELSE NEW.privileges END) p WHERE (p = ANY (imgpipe.privileges_of(NEW.kind))) IS NOT TRUE LIMIT 1;
+	SELECT format('%s is NULL.', v.key), 'Only columns and row_filter may be NULL.' INTO problem, advice
+		FROM jsonb_each(to_jsonb(NEW)) v WHERE v.value = 'null' AND v.key NOT IN ('columns', 'row_filter') ORDER BY v.key LIMIT 1;
+	IF problem IS NULL THEN
+		SELECT format('%s "%s".', initcap(v.what), v.name), 'Teams and places have 1 to 31 small letters of ASCII, digits and "_", and begin with a letter.' INTO problem, advice
+			FROM (VALUES ('team', NEW.team), ('place', NEW.place)) v (what, name) WHERE v.name !~ '^[a-z][a-z0-9_]{0,30}$' LIMIT 1;
+	END IF;
+	IF problem IS NULL AND NEW.kind <> ALL ('{schema,table,sequence,function}') THEN
+		problem := format('Kind "%s".', NEW.kind);
+		advice := 'Give schema, table (of views, too), sequence, or function (of procedures, too).';
+	END IF;
+	IF problem IS NULL THEN
+		SELECT format('Privilege %s.', coalesce('"' || p || '"', 'NULL')), format('A %s has %s.', NEW.kind, array_to_string(imgpipe.privileges_of(NEW.kind), ', '))
+			INTO problem, advice
+			FROM unnest(CASE NEW.privileges WHEN '{}' THEN '{NULL}' ELSE NEW.privileges END) p WHERE (p = ANY (imgpipe.privileges_of(NEW.kind))) IS NOT TRUE LIMIT 1;
+	END IF;
 	IF problem IS NULL AND NEW.row_filter IS NOT NULL AND imgpipe.filter_parts(NEW.row_filter) IS NULL THEN
 		problem := format('Row filter "%s".', NEW.row_filter);
 		advice := 'Give own(column), flag(column), recent(column, 7 days) or referenced(column, table.column).';
-	ELSIF problem IS NULL AND NEW.columns IS NOT NULL AND (NEW.kind <> 'table' OR cardinality(NEW.columns) = 0
+	ELSIF problem IS NULL AND NEW.columns IS NOT NULL AND (NEW.kind <> 'table' OR cardinality(NEW.columns) = 0 OR array_position(NEW.columns, NULL) IS NOT NULL
 			OR (NEW.row_filter IS NULL AND NOT NEW.masked AND NOT NEW.privileges <@ '{SELECT,INSERT,UPDATE,REFERENCES}')) THEN
 		problem := 'Columns of something, or privileges, that have none.';
 		advice := 'SELECT, INSERT, UPDATE and REFERENCES on tables can be for columns.';
@@ -237,7 +265,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION imgpipe.add_rule(text, text, text, text, text[], text, text[], boolean, text, boolean) IS
-'Adds a rule to a template and returns its number; the parameters are the columns of imgpipe.access_rules. Raises 42704 for the template, 55000 for one that is shipped, 22023 and 23514 for a rule that could not be granted.';
+'Adds a rule to a template and returns its number; the parameters are the columns of imgpipe.access_rules. Raises 42704 for the template, 55000 for one that is shipped, 22023 for a rule that could not be granted.';
 
 CREATE FUNCTION imgpipe.drop_template(template text) RETURNS void
 	LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE

@@ -56,7 +56,7 @@ BEGIN
 			DETAIL = format('seed is %s, until is %s.', coalesce(seed::text, 'NULL'), coalesce(until::text, 'NULL')),
 			HINT = 'Leave them out for 1 and now.';
 	END IF;
-	IF to_regclass(format('%I.transaction_items', schema_name)) IS NULL THEN
+	IF to_regclass(quote_ident(schema_name) || '.transaction_items') IS NULL THEN
 		RAISE EXCEPTION USING ERRCODE = 'invalid_schema_name',
 			MESSAGE = format('there is no sales schema %s', coalesce('"' || schema_name || '"', 'NULL')),
 			DETAIL = 'It has no table transaction_items.',
