@@ -88,6 +88,26 @@ $reader->quit;
 ok(poll_until($node, q[SELECT count(*) FROM imgpipe.purge_ledger WHERE deadline_to >= '2020-02-01' AND deadline_to < '2020-03-01'], 3), 'each once');
 is(query("SELECT bool_and(lateness > '$ended'::timestamptz - deadline_to) FROM imgpipe.purge_ledger WHERE deadline_to >= '2020-02-01' AND deadline_to < '2020-03-01'"), 't', 'and the ledger has how late');
 
+# A statement that writes into what is detached, before and after that: PostgreSQL would crash if a constraint were added in between.
+
+{
+	query('SELECT imgpipe.stop_workers()');
+	query(q[SELECT overdue('2020-03-01')]);
+	my $gate = $node->background_psql('postgres', on_error_stop => 1);
+	$gate->query_safe('SELECT pg_advisory_lock(1)');
+	my $writes = q[INSERT INTO imgpipe.images (image_id, content) SELECT imgpipe.new_image_id('2020-03-01 03:00'), file FROM photo, generate_series(1, 3) n
+		WHERE n = 1 OR pg_advisory_xact_lock(1)::text = ''];
+	my ($out, $errors) = ('', '');
+	my $writer = IPC::Run::start([ 'psql', '-X', '-d', $node->connstr('postgres'), '-c', $writes ], '>', \$out, '2>', \$errors);
+	ok(poll_until($node, q[SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'INSERT %' AND wait_event = 'advisory'], 1), 'a statement has written its first row');
+	query('SELECT imgpipe.start_workers()');
+	ok(poll_until($node, $waits, 1), 'the purge waits for it');
+	$gate->quit;
+	$writer->finish;
+	is("$out$errors", "INSERT 0 3\n", 'it writes on');
+	ok(poll_until($node, q[SELECT row_counts ->> 'images' FROM imgpipe.purge_ledger WHERE deadline_to > '2020-03-01' AND deadline_to < '2020-03-02'], 3), 'and all of it goes');
+}
+
 # An autovacuum of what is to be dropped is ended.
 
 {
