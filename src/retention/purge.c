@@ -180,7 +180,7 @@ detach(const char *lock_timeout)
 		MemoryContextSwitchTo(step_context);
 		run_top_level(TextDatumGetCString(command[i]));
 		set("lock_timeout", STEP_LOCK_TIMEOUT);
-		fault_point("detached");
+		fault_point(psprintf("detached %d", i + 1));
 	}
 }
 

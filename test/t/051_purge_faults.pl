@@ -19,10 +19,14 @@ query(q[
 	CREATE TABLE photo (file bytea)]);
 query("INSERT INTO photo VALUES (pg_read_binary_file('$photo'))");
 
+# The tables of a set, in the order in which they are detached, one after the other.
+my @tables = split /\n/, query('SELECT parent::text FROM imgpipe.partitioned_tables ORDER BY 1');
+is("@tables", join(' ', map {"imgpipe.$_"} qw(chunked_images chunks dead_letters images outbox renditions results)), 'the tables of a set');
+
 my $days = 0;
 my $images = 0;
 
-# Three spans of deadlines with images and renditions.
+# Three spans of deadlines with images and a row for each in every other table.
 sub make_overdue
 {
 	my $first = query("SELECT date '2020-01-01' + $days");
@@ -31,8 +35,14 @@ sub make_overdue
 		INSERT INTO imgpipe.images (image_id, content, received_at)
 			SELECT imgpipe.new_image_id(date '$first' + i + time '03:00'), file, date '$first' + i - 7
 			FROM generate_series(0, 2) i, generate_series(1, 4), photo;
-		INSERT INTO imgpipe.renditions (image_id, processor, name, version, content)
-			SELECT image_id, 'p', 'n', 1, content FROM imgpipe.images WHERE imgpipe.purge_at(image_id) < now();
+		CREATE TEMPORARY TABLE made ON COMMIT DROP AS SELECT image_id, content FROM imgpipe.images WHERE imgpipe.purge_at(image_id) < now();
+		INSERT INTO imgpipe.renditions (image_id, processor, name, version, content) SELECT image_id, 'p', 'n', 1, content FROM made;
+		INSERT INTO imgpipe.results (image_id, processor, version) SELECT image_id, 'p', 1 FROM made;
+		INSERT INTO imgpipe.dead_letters (image_id, stage, sqlstate, reason) SELECT image_id, 'processing', 'XX000', 'r' FROM made;
+		INSERT INTO imgpipe.outbox (image_id, kind, state) SELECT image_id, 'message', 'refused' FROM made;
+		INSERT INTO imgpipe.chunked_images (image_id, source_id, source_partition, chunk_id, chunk_count, first_offset, last_offset, uploaded_by)
+			SELECT image_id, 0, 0, image_id::text, 1, 0, 0, 'u' FROM made;
+		INSERT INTO imgpipe.chunks (image_id, chunk_index, content) SELECT image_id, 0, 'c' FROM made;
 		COMMIT]);
 	$days += 3;
 	$images += 12;
@@ -63,14 +73,15 @@ sub all_is_well
 	# A worker that is just starting does not hear of a reload.
 	ok(poll_until($server, q[SELECT count(*), pg_reload_conf(), imgpipe.wake_controller() FROM imgpipe.partitions WHERE deadline_to <= now()], '0|t|'), "$what: what is overdue goes");
 	ok(poll_until($server, 'SELECT count(*) FROM imgpipe.purges', 0), "$what: to the end");
-	is(query(q[SELECT count(*), count(DISTINCT deadline_to), sum((row_counts ->> 'images')::int), sum((row_counts ->> 'renditions')::int) FROM imgpipe.purge_ledger]),
-		join('|', $days, $days, $images, $images), "$what: the ledger has each span once, with what was in it");
+	is(query('SELECT count(*), count(DISTINCT deadline_to) FROM imgpipe.purge_ledger'), "$days|$days", "$what: the ledger has each span once");
+	is(query(q[SELECT name, sum((row_counts ->> name)::int) FROM imgpipe.purge_ledger, imgpipe.partitioned_tables GROUP BY name ORDER BY name]),
+		join("\n", map { s/^imgpipe\.//r . "|$images" } @tables), "$what: with what was in each of its tables");
 	is(query('SELECT count(*) FROM imgpipe.verify_ledger()'), 0, "$what: its chain is whole");
 	is(query('SELECT sum(images), (SELECT count(*) FROM imgpipe.images) FROM imgpipe.daily_volume'), "$images|0", "$what: each image is counted once");
 	is(query(q[SELECT count(*) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE nspname = 'imgpipe_partitions' AND relname LIKE '%\\_2020%' AND relkind = 'r']), 0, "$what: no table is left");
 }
 
-for my $point (qw(begun sealed detached counted dropped entered finished))
+for my $point ('begun', 'sealed', (map {"detached $_"} 1 .. @tables), 'counted', 'dropped', 'entered', 'finished')
 {
 	ok(reach($point), "$point: reached");
 	is(query('SELECT sum(images) FROM imgpipe.daily_volume'), $images, "$point: the daily volume has all images meanwhile");
@@ -81,20 +92,25 @@ for my $point (qw(begun sealed detached counted dropped entered finished))
 	all_is_well($point);
 }
 
-# Killed while it waits for a reader: the detachment is half done.
+# Killed while it waits for a reader of one table: that one is half detached, those before it are, those behind it are not.
+for my $i (0 .. $#tables)
 {
+	my $what = "$tables[$i] half detached";
 	my $reader = $server->background_psql('postgres', on_error_stop => 0);
-	$reader->query('BEGIN; SELECT count(*) FROM imgpipe.images;');
+	$reader->query("BEGIN; SELECT count(*) FROM $tables[$i];");
 	make_overdue();
 	query('SELECT imgpipe.wake_controller()');
-	ok(poll_until($server, 'SELECT count(*) FROM imgpipe.partitions WHERE detaching', 1), 'half detached');
+	ok(poll_until($server, q[SELECT string_agg(parent::text, ' ') FROM imgpipe.partitions WHERE detaching], $tables[$i]), $what);
+	is(query(q[SELECT count(*) FROM imgpipe.partitions WHERE (deadline_from, deadline_to) IN (SELECT deadline_from, deadline_to FROM imgpipe.partitions WHERE detaching)]), @tables - $i,
+		"$what: the others are whole, or away");
+	is(query('SELECT sum(images) FROM imgpipe.daily_volume'), $images, "$what: the daily volume has all images meanwhile");
 	my $pid = worker_pid($server, 'purge');
 	kill 'KILL', $pid;
-	ok(poll_until($server, "SELECT count(*) FROM pg_stat_activity WHERE pid = $pid", 0), 'killed');
+	ok(poll_until($server, "SELECT count(*) FROM pg_stat_activity WHERE pid = $pid", 0), "$what: killed");
 	eval { $reader->quit };
-	all_is_well('half detached');
-	like(slurp_file($server->logfile), qr/terminated by signal 9/, 'it was a crash of the server');
+	all_is_well($what);
 }
+like(slurp_file($server->logfile), qr/terminated by signal 9/, 'it was a crash of the server');
 
 # The worker is ended, but not the server, while it waits; the next one finalizes what is half detached.
 {
@@ -113,9 +129,9 @@ for my $point (qw(begun sealed detached counted dropped entered finished))
 }
 
 # A standby takes over when a span is detached, and when its tables are dropped but that is not committed.
-for my $point (qw(detached entered))
+for my $point ('detached 1', 'entered')
 {
-	my $name = "standby_$point";
+	(my $name = "standby_$point") =~ s/ /_/;
 	$server->backup($name);
 	my $standby = PostgreSQL::Test::Cluster->new($name);
 	$standby->init_from_backup($server, $name, has_streaming => 1);
