@@ -476,6 +476,26 @@ positions_advance(IngestWorker *worker, int n, const PositionMove *moves)
 	internal_end(&scope);
 }
 
+/* A statement of the extension's own in a transaction of its own; whether it found a row. */
+static bool
+statement_alone(const char *activity, const char *statement, int result, int n, Oid *types, Datum *values,
+				const char *nulls)
+{
+	InternalScope scope;
+	MemoryContext context = CurrentMemoryContext;
+	bool		found;
+
+	worker_transaction_begin(activity);
+	internal_begin(&scope);
+	if (SPI_execute_with_args(statement, n, types, values, nulls, false, 0) != result)
+		elog(ERROR, "could not execute: %s", statement);
+	found = SPI_processed > 0;
+	internal_end(&scope);
+	worker_transaction_commit();
+	MemoryContextSwitchTo(context);
+	return found;
+}
+
 void
 position_distrust(IngestWorker *worker, IngestPartition *partition, TimestampTz last_timestamp)
 {
@@ -485,18 +505,11 @@ position_distrust(IngestWorker *worker, IngestPartition *partition, TimestampTz 
 		Int32GetDatum(partition->partition),
 		TimestampTzGetDatum(last_timestamp)
 	};
-	InternalScope scope;
-	MemoryContext context = CurrentMemoryContext;
 
-	worker_transaction_begin("writing that a topic was made anew");
-	internal_begin(&scope);
-	if (SPI_execute_with_args("UPDATE imgpipe.ingest_positions p SET last_timestamp = $3"
-							  " WHERE p.source_id = $1 AND p.partition = $2",
-							  lengthof(types), types, values, NULL, false, 0) != SPI_OK_UPDATE)
-		elog(ERROR, "could not write that a topic was made anew");
-	internal_end(&scope);
-	worker_transaction_commit();
-	MemoryContextSwitchTo(context);
+	statement_alone("writing that a topic was made anew",
+					"UPDATE imgpipe.ingest_positions p SET last_timestamp = $3"
+					" WHERE p.source_id = $1 AND p.partition = $2",
+					SPI_OK_UPDATE, lengthof(types), types, values, NULL);
 	partition->last_timestamp = last_timestamp;
 }
 
@@ -542,38 +555,12 @@ retention_show(IngestWorker *worker)
 		CStringGetTextDatum(worker->retention_error)
 	};
 	char		nulls[] = {' ', known ? ' ' : 'n', known ? ' ' : 'n', known ? 'n' : ' '};
-	InternalScope scope;
-	MemoryContext context = CurrentMemoryContext;
 
-	worker_transaction_begin("writing how long Kafka keeps the topic");
-	internal_begin(&scope);
-	if (SPI_execute_with_args("INSERT INTO imgpipe.source_topics (source_id, retention_ms, segment_ms, error) VALUES ($1, $2, $3, $4)"
-							  " ON CONFLICT (source_id) DO UPDATE SET retention_ms = EXCLUDED.retention_ms,"
-							  "  segment_ms = EXCLUDED.segment_ms, error = EXCLUDED.error, told_at = EXCLUDED.told_at",
-							  lengthof(types), types, values, nulls, false, 0) != SPI_OK_INSERT)
-		elog(ERROR, "could not write how long Kafka keeps the topic");
-	internal_end(&scope);
-	worker_transaction_commit();
-	MemoryContextSwitchTo(context);
-}
-
-/* Whether a statement of the extension's own returns a row. */
-static bool
-has_row(const char *activity, const char *statement, int n, Oid *types, Datum *values)
-{
-	InternalScope scope;
-	MemoryContext context = CurrentMemoryContext;
-	bool		found;
-
-	worker_transaction_begin(activity);
-	internal_begin(&scope);
-	if (SPI_execute_with_args(statement, n, types, values, NULL, true, 0) != SPI_OK_SELECT)
-		elog(ERROR, "could not execute: %s", statement);
-	found = SPI_processed > 0;
-	internal_end(&scope);
-	worker_transaction_commit();
-	MemoryContextSwitchTo(context);
-	return found;
+	statement_alone("writing how long Kafka keeps the topic",
+					"INSERT INTO imgpipe.source_topics (source_id, retention_ms, segment_ms, error) VALUES ($1, $2, $3, $4)"
+					" ON CONFLICT (source_id) DO UPDATE SET retention_ms = EXCLUDED.retention_ms,"
+					"  segment_ms = EXCLUDED.segment_ms, error = EXCLUDED.error, told_at = EXCLUDED.told_at",
+					SPI_OK_INSERT, lengthof(types), types, values, nulls);
 }
 
 /* Not every time: it counts as many rows as are let. */
@@ -592,11 +579,11 @@ outbox_is_long(const IngestSource *source)
 	if (!TimestampDifferenceExceeds(looked_at, GetCurrentTimestamp(), OUTBOX_INTERVAL))
 		return is_long;
 	looked_at = GetCurrentTimestamp();
-	is_long = has_row("looking at the outbox",
-					  "SELECT FROM imgpipe.outbox o WHERE o.state = 'ready' AND o.image_id >= imgpipe.fence()"
-					  " AND o.sender_id = (SELECT s.sender_id FROM imgpipe.senders s WHERE s.server = $1 AND s.owner = $2)"
-					  " OFFSET $3 LIMIT 1",
-					  lengthof(types), types, values);
+	is_long = statement_alone("looking at the outbox",
+							  "SELECT FROM imgpipe.outbox o WHERE o.state = 'ready' AND o.image_id >= imgpipe.fence()"
+							  " AND o.sender_id = (SELECT s.sender_id FROM imgpipe.senders s WHERE s.server = $1 AND s.owner = $2)"
+							  " OFFSET $3 LIMIT 1",
+							  SPI_OK_SELECT, lengthof(types), types, values, NULL);
 	return is_long;
 }
 
@@ -607,7 +594,8 @@ backlog_is_long(const IngestSource *source)
 	Datum		value = Int32GetDatum(source->max_backlog);
 
 	if (source->max_backlog > 0 &&
-		has_row("looking at the queue of tasks", "SELECT FROM imgpipe.tasks OFFSET $1 LIMIT 1", 1, &type, &value))
+		statement_alone("looking at the queue of tasks", "SELECT FROM imgpipe.tasks OFFSET $1 LIMIT 1",
+						SPI_OK_SELECT, 1, &type, &value, NULL))
 		return true;
 	return outbox_is_long(source);
 }
@@ -617,25 +605,18 @@ replay_is_over(IngestWorker *worker)
 {
 	Oid			type = INT4OID;
 	Datum		value = Int32GetDatum(worker->arguments->object);
-	InternalScope scope;
-	MemoryContext context = CurrentMemoryContext;
 	int			i;
 
 	for (i = 0; i < worker->n_partitions; i++)
 		if (worker->partitions[i].next_offset < worker->partitions[i].end_offset)
 			return false;
-	worker_transaction_begin("ending a replay");
-	internal_begin(&scope);
-	if (SPI_execute_with_args("UPDATE imgpipe.sources s SET enabled = false, finished_at = pg_catalog.clock_timestamp()"
-							  " WHERE s.source_id = $1 AND NOT EXISTS (SELECT FROM imgpipe.ingest_positions p"
-							  "   WHERE p.source_id = $1 AND (p.next_offset < p.end_offset) IS NOT FALSE)"
-							  " AND NOT EXISTS (SELECT FROM imgpipe.chunked_images c WHERE c.source_id = $1 AND c.due_at IS NOT NULL"
-							  "   AND c.image_id >= imgpipe.fence())",
-							  1, &type, &value, NULL, false, 0) != SPI_OK_UPDATE)
-		elog(ERROR, "could not end a replay");
-	internal_end(&scope);
-	worker_transaction_commit();
-	MemoryContextSwitchTo(context);
+	statement_alone("ending a replay",
+					"UPDATE imgpipe.sources s SET enabled = false, finished_at = pg_catalog.clock_timestamp()"
+					" WHERE s.source_id = $1 AND NOT EXISTS (SELECT FROM imgpipe.ingest_positions p"
+					"   WHERE p.source_id = $1 AND (p.next_offset < p.end_offset) IS NOT FALSE)"
+					" AND NOT EXISTS (SELECT FROM imgpipe.chunked_images c WHERE c.source_id = $1 AND c.due_at IS NOT NULL"
+					"   AND c.image_id >= imgpipe.fence())",
+					SPI_OK_UPDATE, 1, &type, &value, NULL);
 	return true;
 }
 
@@ -644,15 +625,8 @@ source_set_cluster(IngestWorker *worker, const char *cluster_id)
 {
 	Oid			types[] = {INT4OID, TEXTOID};
 	Datum		values[] = {Int32GetDatum(worker->arguments->object), CStringGetTextDatum(cluster_id)};
-	InternalScope scope;
-	MemoryContext context = CurrentMemoryContext;
 
-	worker_transaction_begin("writing which Kafka cluster it is");
-	internal_begin(&scope);
-	if (SPI_execute_with_args("UPDATE imgpipe.sources s SET cluster_id = $2 WHERE s.source_id = $1 AND s.cluster_id IS NULL",
-							  lengthof(types), types, values, NULL, false, 0) != SPI_OK_UPDATE)
-		elog(ERROR, "could not write which Kafka cluster it is");
-	internal_end(&scope);
-	worker_transaction_commit();
-	MemoryContextSwitchTo(context);
+	statement_alone("writing which Kafka cluster it is",
+					"UPDATE imgpipe.sources s SET cluster_id = $2 WHERE s.source_id = $1 AND s.cluster_id IS NULL",
+					SPI_OK_UPDATE, lengthof(types), types, values, NULL);
 }
