@@ -41,6 +41,9 @@
 /* Shared memory above this is given back after the request. */
 #define KEPT_MEMORY		(32 * 1024 * 1024)
 
+/* So often a request is made that finds a decoder whose idle time has run out. */
+#define MAX_ATTEMPTS	10
+
 typedef struct Decoder
 {
 	pid_t		pid;			/* 0: none */
@@ -568,9 +571,9 @@ ask(Job *job, DecoderFailure *failure)
 		if (!gone)
 			return done;
 
-		/* Its idle time ran out just now: that is nobody's business. */
+		/* Its idle time ran out just now: that is nobody's business, though on a busy machine it may happen again. */
 		status = decoder_kill();
-		if (n_attempts++ > 0 || !WIFEXITED(status) || WEXITSTATUS(status) != DECODER_EXIT_IDLE)
+		if (++n_attempts == MAX_ATTEMPTS || !WIFEXITED(status) || WEXITSTATUS(status) != DECODER_EXIT_IDLE)
 			return decoder_lost(status, failure);
 	}
 }

@@ -10,6 +10,7 @@ use Time::HiRes qw(usleep);
 my $node = new_cluster('main', "timezone = 'UTC'", 'log_min_messages = log');
 
 sub query { return $node->safe_psql('postgres', $_[0]) }
+my $superuser = query('SELECT current_user');
 
 # Runs a job and waits for its end; the columns of its run.
 sub run_job
@@ -151,7 +152,7 @@ with_lock(
 		ok(poll_until($node, "SELECT status FROM imgpipe.job_runs WHERE run_id = $first", 'running'), 'a run goes on');
 		is(query(q[SELECT state FROM imgpipe.job_status WHERE name = 'slow']), 'running', 'and the status says so');
 		is(query("SELECT a.usename, a.backend_type, a.query FROM pg_stat_activity a JOIN imgpipe.job_runs r USING (pid) WHERE run_id = $first"),
-			'postgres|imgpipe job|SELECT pg_advisory_lock_shared(1)', 'in a worker of its own');
+			"$superuser|imgpipe job|SELECT pg_advisory_lock_shared(1)", 'in a worker of its own');
 		my $second = query(q[SELECT imgpipe.run_job('slow')]);
 		is(query(q[SELECT imgpipe.run_job('slow')]), $second, 'one that has not begun is not asked for twice');
 		query(q[SELECT pg_sleep(1.5)]);
@@ -363,7 +364,7 @@ $node->append_conf('postgresql.conf', 'imgpipe.max_jobs = 0');
 query('SELECT pg_reload_conf()');
 $node->command_ok([ 'psql', '-qX', '-v', 'ON_ERROR_STOP=1', '-f', $dump, $node->connstr('copy') ], 'restore');
 is($node->safe_psql('copy', q[SELECT job_id, name, owner, schedule, max_attempts, enabled, due_after IS NOT NULL FROM imgpipe.jobs ORDER BY name]),
-	"2|later|postgres|\@yearly|1|f|t\n1|there|postgres|1 second|7|t|t", 'jobs are in a dump');
+	"2|later|$superuser|\@yearly|1|f|t\n1|there|$superuser|1 second|7|t|t", 'jobs are in a dump');
 is($node->safe_psql('copy', q[SELECT imgpipe.schedule('new', '@daily', 'SELECT 1')]), '3', 'and what comes after them has another id');
 $node->safe_psql('copy', 'SELECT imgpipe.run_job(name) FROM imgpipe.jobs ORDER BY job_id');
 is($node->safe_psql('copy', 'SELECT count(DISTINCT requested_run), count(*) FROM imgpipe.jobs'), '3|3', 'so have runs');
