@@ -33,6 +33,7 @@ use Time::HiRes qw(sleep time);
 our @EXPORT = qw(
   new_cluster start_broker sample_image mass_images shared_data
   poll_until poll_code decoder_pids worker_pid worker_pids
+  openssl make_authority make_certificate
 );
 
 our $root = abs_path(dirname(__FILE__) . '/../..');
@@ -203,6 +204,38 @@ sub shared_data
 	return -r $path ? abs_path($path) : undef;
 }
 
+=head2 make_authority($folder, $name), make_certificate($folder, $authority, $name, $extensions)
+
+Make a certificate authority, and a certificate that it signs: name.pem and name.key in that folder.  openssl(...) runs that, and
+returns what it prints.
+
+=cut
+
+sub openssl
+{
+	my @command = ('openssl', @_);
+	my ($out, $errors) = ('', '');
+	IPC::Run::run(\@command, '>', \$out, '2>', \$errors) or BAIL_OUT("@command: $errors");
+	return $out;
+}
+
+sub make_authority
+{
+	my ($folder, $name) = @_;
+	openssl('req', '-x509', '-newkey', 'rsa:2048', '-nodes', '-days', '30', '-subj', "/CN=$name",
+		'-keyout', "$folder/$name.key", '-out', "$folder/$name.pem");
+}
+
+sub make_certificate
+{
+	my ($folder, $authority, $name, $extensions) = @_;
+	append_to_file("$folder/$name.ext", $extensions);
+	openssl('req', '-newkey', 'rsa:2048', '-nodes', '-subj', "/CN=$name",
+		'-keyout', "$folder/$name.key", '-out', "$folder/$name.csr");
+	openssl('x509', '-req', '-in', "$folder/$name.csr", '-CA', "$folder/$authority.pem", '-CAkey', "$folder/$authority.key",
+		'-CAcreateserial', '-days', '30', '-extfile', "$folder/$name.ext", '-out', "$folder/$name.pem");
+}
+
 =head2 start_broker(%options)
 
 A running Kafka broker of this test's own, ended with it.  Options: name, properties => { ... }.
@@ -259,6 +292,9 @@ sub run_fixture
   set_topic($name, @settings)	name=value
   delete_topic($name)
   create_user($name, $password)	for SCRAM
+  secure($user, $password, @protocols)	restarts it with listeners of localhost for these of SSL, SASL_PLAINTEXT and SASL_SSL too, and
+				returns their ports by protocol; clients of SSL need a certificate
+  certificates			the folder of authority.pem, which signed the broker's certificate
 
 =cut
 
@@ -292,6 +328,40 @@ sub set_topic
 	my ($self, $name, @settings) = @_;
 	run_fixture('topic', 'set', $self->{dir}, $name, 0, @settings);
 }
+
+# Its plain listener stays for its tools; users come before anybody is asked for one.
+sub secure
+{
+	my ($self, $user, $password, @protocols) = @_;
+	my ($bootstrap, $folder) = ($self->bootstrap, $self->certificates);
+	my ($controller) = PostgreSQL::Test::Utils::slurp_file("$self->{dir}/server.properties") =~ /CONTROLLER:\/\/([^\n]+)/;
+	my %port = map { $_ => PostgreSQL::Test::Cluster::get_free_port() } @protocols;
+	mkdir $folder or BAIL_OUT("could not make $folder: $!");
+	ImgpipeTest::make_authority($folder, 'authority');
+	ImgpipeTest::make_certificate($folder, 'authority', 'broker', 'subjectAltName = DNS:localhost');
+	PostgreSQL::Test::Utils::append_to_file("$folder/broker.keystore", join '', map { PostgreSQL::Test::Utils::slurp_file("$folder/broker.$_") } qw(key pem));
+	$self->create_user($user, $password);
+	my $plain = qq(org.apache.kafka.common.security.plain.PlainLoginModule required user_$user="$password";);
+	my $scram = 'org.apache.kafka.common.security.scram.ScramLoginModule required;';
+	my @sasl = map {
+		my $listener = lc $_;
+		"listener.name.$listener.sasl.enabled.mechanisms=PLAIN,SCRAM-SHA-256,SCRAM-SHA-512",
+		"listener.name.$listener.plain.sasl.jaas.config=$plain",
+		"listener.name.$listener.scram-sha-256.sasl.jaas.config=$scram",
+		"listener.name.$listener.scram-sha-512.sasl.jaas.config=$scram"
+	} grep {/SASL/} @protocols;
+	my $listeners = join ',', map {"$_://localhost:$port{$_}"} @protocols;
+	$self->restart(
+		"listeners=PLAINTEXT://$bootstrap,CONTROLLER://$controller," . ($listeners =~ s/localhost/127.0.0.1/gr),
+		"advertised.listeners=PLAINTEXT://$bootstrap,$listeners",
+		'listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,SSL:SSL,SASL_PLAINTEXT:SASL_PLAINTEXT,SASL_SSL:SASL_SSL',
+		'ssl.keystore.type=PEM', "ssl.keystore.location=$folder/broker.keystore",
+		'ssl.truststore.type=PEM', "ssl.truststore.location=$folder/authority.pem",
+		'listener.name.ssl.ssl.client.auth=required', @sasl);
+	return %port;
+}
+
+sub certificates { my ($self) = @_; return "$self->{dir}/certificates" }
 
 sub delete_topic
 {

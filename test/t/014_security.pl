@@ -8,67 +8,15 @@ use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
-my $folder = "$PostgreSQL::Test::Utils::tmp_check/certificates";
-mkdir $folder or die "could not make $folder: $!";
-
-sub openssl
-{
-	my @command = ('openssl', @_);
-	my ($out, $errors) = ('', '');
-	IPC::Run::run(\@command, '>', \$out, '2>', \$errors) or BAIL_OUT("@command: $errors");
-	return $out;
-}
-
-# A certificate authority, and what it signs.
-sub authority
-{
-	my ($name) = @_;
-	openssl('req', '-x509', '-newkey', 'rsa:2048', '-nodes', '-days', '30', '-subj', "/CN=$name",
-		'-keyout', "$folder/$name.key", '-out', "$folder/$name.pem");
-	return slurp_file("$folder/$name.pem");
-}
-
-sub certificate
-{
-	my ($authority, $name, $extensions) = @_;
-	append_to_file("$folder/$name.ext", $extensions);
-	openssl('req', '-newkey', 'rsa:2048', '-nodes', '-subj', "/CN=$name",
-		'-keyout', "$folder/$name.key", '-out', "$folder/$name.csr");
-	openssl('x509', '-req', '-in', "$folder/$name.csr", '-CA', "$folder/$authority.pem", '-CAkey', "$folder/$authority.key",
-		'-CAcreateserial', '-days', '30', '-extfile', "$folder/$name.ext", '-out', "$folder/$name.pem");
-	return (slurp_file("$folder/$name.pem"), slurp_file("$folder/$name.key"));
-}
-
-my $authority = authority('authority');
-my $stranger = authority('stranger');
-append_to_file("$folder/broker.keystore", join '', reverse certificate('authority', 'broker', 'subjectAltName = DNS:localhost'));
-my ($certificate, $key) = certificate('authority', 'client', 'extendedKeyUsage = clientAuth');
-my $locked_key = openssl('pkcs8', '-topk8', '-in', "$folder/client.key", '-passout', 'pass:hunter2-key', '-v2', 'aes256');
-
-# The broker's plain listener stays for its tools; users come before anybody is asked for one.
-my $broker = start_broker();
-my $bootstrap = $broker->bootstrap;
-my ($controller) = slurp_file("$broker->{dir}/server.properties") =~ /CONTROLLER:\/\/([^\n]+)/;
-my %port = map { $_ => PostgreSQL::Test::Cluster::get_free_port() } qw(SSL SASL_PLAINTEXT SASL_SSL);
 my $password = 'hunter2-sasl';
-$broker->create_user('camera', $password);
-my $plain = qq(org.apache.kafka.common.security.plain.PlainLoginModule required user_camera="$password";);
-my $scram = 'org.apache.kafka.common.security.scram.ScramLoginModule required;';
-my @sasl = map {
-	my $listener = $_;
-	"listener.name.$listener.sasl.enabled.mechanisms=PLAIN,SCRAM-SHA-256,SCRAM-SHA-512",
-	"listener.name.$listener.plain.sasl.jaas.config=$plain",
-	"listener.name.$listener.scram-sha-256.sasl.jaas.config=$scram",
-	"listener.name.$listener.scram-sha-512.sasl.jaas.config=$scram"
-} qw(sasl_plaintext sasl_ssl);
-my $listeners = join ',', map {"$_://localhost:$port{$_}"} sort keys %port;
-$broker->restart(
-	"listeners=PLAINTEXT://$bootstrap,CONTROLLER://$controller," . ($listeners =~ s/localhost/127.0.0.1/gr),
-	"advertised.listeners=PLAINTEXT://$bootstrap,$listeners",
-	'listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,SSL:SSL,SASL_PLAINTEXT:SASL_PLAINTEXT,SASL_SSL:SASL_SSL',
-	'ssl.keystore.type=PEM', "ssl.keystore.location=$folder/broker.keystore",
-	'ssl.truststore.type=PEM', "ssl.truststore.location=$folder/authority.pem",
-	'listener.name.ssl.ssl.client.auth=required', @sasl);
+my $broker = start_broker();
+my %port = $broker->secure('camera', $password, qw(SSL SASL_PLAINTEXT SASL_SSL));
+
+my $folder = $broker->certificates;
+make_authority($folder, 'stranger');
+make_certificate($folder, 'authority', 'client', 'extendedKeyUsage = clientAuth');
+my ($authority, $stranger, $certificate, $key) = map { slurp_file("$folder/$_") } qw(authority.pem stranger.pem client.pem client.key);
+my $locked_key = openssl('pkcs8', '-topk8', '-in', "$folder/client.key", '-passout', 'pass:hunter2-key', '-v2', 'aes256');
 
 # Everything that the server can be made to say, but the statements that hold the secrets.
 my $node = new_cluster('main', 'imgpipe.max_processors = 0', 'log_statement = none', 'log_min_messages = debug5');

@@ -2,13 +2,15 @@
 use strict;
 use warnings;
 
+use Documentation;
 use ImgpipeTest;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
-my $page = "$ImgpipeTest::root/docs/nodes.md";
-plan skip_all => 'the documentation is not here' unless -e $page;
+# The page's statements by where they are executed.
+my %statements = titled_blocks('docs/nodes.md', 'sql', '-- on ');
+is(join(', ', sort keys %statements), 'each node, node 0, node 0, as analyst, node 1', 'the page says where');
 
 my $broker = start_broker();
 my $bootstrap = $broker->bootstrap;
@@ -22,16 +24,10 @@ print $file "local all other_node scram-sha-256\nhost all other_node all scram-s
 close $file;
 $nodes[1]->reload;
 
-# The page's statements by where they are executed.
-my $text = slurp_file($page);
-my %statements;
-push @{ $statements{$1} }, $2 while $text =~ /^```sql\n-- on ([^\n:]+)[^\n]*\n(.*?)^```$/msg;
-is(join(', ', sort keys %statements), 'each node, node 0, node 0, as analyst, node 1', 'the page says where');
-
 sub execute
 {
 	my ($node, $place, %more) = @_;
-	my $sql = join '', @{ $statements{$place} };
+	my $sql = $statements{$place};
 	my $host = $nodes[1]->host;
 	my $port = $nodes[1]->port;
 	$sql =~ s/kafka1:9092/$bootstrap/g;

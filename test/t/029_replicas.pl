@@ -2,17 +2,14 @@
 use strict;
 use warnings;
 
+use Documentation;
 use ImgpipeTest;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
-my $page = "$ImgpipeTest::root/docs/replicas.md";
-plan skip_all => 'the documentation is not here' unless -e $page;
-my $text = slurp_file($page);
-my %commands;
-$commands{$1} = $2 while $text =~ /^```sh\n# ([^\n]+)\n(.*?)^```$/msg;
-my @sql = $text =~ /^```sql\n(.*?)^```$/msg;
+my %commands = titled_blocks('docs/replicas.md', 'sh', '# ');
+my @sql = map { $_->{text} } page_blocks('docs/replicas.md', 'sql');
 is(join(', ', sort keys %commands), 'a base backup, make a standby, restore, start it, start what was restored, take over', 'the commands of the page');
 
 my $broker = start_broker();
