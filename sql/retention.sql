@@ -96,6 +96,21 @@ SELECT p.state, p.cause, p.entry = l.entry AS entry, p.purged_at = l.purged_at A
 SELECT state, entry FROM imgpipe.prove_purged(imgpipe.first_image_id('2020-04-01'));
 SELECT item, value FROM imgpipe.retention_report() WHERE item LIKE '%rows';
 
+-- nor do sources and days without number: all but the 10,000 largest groups are one, and what has a source of its own comes first
+BEGIN;
+SELECT overdue('2020-03-05');
+INSERT INTO imgpipe.images (image_id, content, source, received_at)
+	SELECT imgpipe.new_image_id('2020-03-05 03:00'), png, 'of_nobody_' || i % 10100, CASE WHEN i <= 10100 THEN '2020-02-20'::timestamptz WHEN i = 10101 THEN 'infinity' WHEN i = 10102 THEN '-infinity' ELSE '4714-11-24 00:00:00+00 BC' END
+	FROM generate_series(1, 10103) i,
+		(VALUES ('\x89504e470d0a1a0a0000000d4948445200000001000000010800000000 3a7e9b55 0000000a49444154789c6360000000020001 48afa471 0000000049454e44ae426082'::bytea)) p (png);
+SELECT arrive('2020-03-05', 'k', 'p'), arrive('2020-03-05', 'k', 'p', source => 'other') \g /dev/null
+SELECT imgpipe.purge_next_partition();
+SELECT row_counts, by_source FROM ledger ORDER BY entry DESC LIMIT 1;
+SELECT source, day, images FROM imgpipe.sealed_volume WHERE day < '2020-02-27' AND source !~ '^of_nobody' OR source = 'of_nobody_1' ORDER BY 1, 2;
+SELECT count(*), sum(images) FROM imgpipe.sealed_volume WHERE source ~ '^of_nobody';
+SELECT count(*) FROM imgpipe.verify_ledger();
+ROLLBACK;
+
 -- more images of a day that is sealed in part: added, nothing is computed anew
 SELECT overdue('2020-03-01');
 SELECT count(arrive('2020-03-01', 'a', 'ada'));

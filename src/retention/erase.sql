@@ -103,13 +103,9 @@ BEGIN
 		INTO counted, letters, messages FROM gone g;
 	row_counts := row_counts || jsonb_build_object('dead_letters', counted);
 
-	WITH gone AS (
-		DELETE FROM imgpipe.images i WHERE i.image_id = ANY (ids)
-			RETURNING (i.received_at AT TIME ZONE 'UTC')::date AS day, i.source, i.format, i.bytes, i.width, i.height, i.received_at)
-	SELECT coalesce(jsonb_agg(to_jsonb(g)), '[]') INTO groups FROM (
-		SELECT g.day, g.source, g.format, count(*) AS images, sum(g.bytes) AS bytes, sum(g.width::bigint * g.height) AS pixels,
-				min(g.received_at) AS first_received_at, max(g.received_at) AS last_received_at
-			FROM gone g GROUP BY 1, 2, 3) g;
+	EXECUTE 'WITH gone AS (
+			DELETE FROM imgpipe.images i WHERE i.image_id = ANY ($1) RETURNING i.received_at, i.source, i.format, i.bytes, i.width, i.height) '
+		|| imgpipe.volume_query('gone') INTO groups USING ids;
 	images := imgpipe.sum_of(groups, 'images');
 	row_counts := row_counts || jsonb_build_object('images', images);
 	PERFORM imgpipe.add_sealed_volume(groups);

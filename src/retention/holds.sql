@@ -173,8 +173,10 @@ BEGIN
 		RETURN 0;
 	END IF;
 	EXECUTE format('LOCK TABLE imgpipe.held_images, %s IN ACCESS EXCLUSIVE MODE', held);
+	-- By sources that there are: of others there can be any number.
 	EXECUTE format('SELECT jsonb_agg(to_jsonb(g)), coalesce(sum(g.images), 0) FROM (
-			SELECT i.source, count(*) AS images, sum(imgpipe.image_bytes(i.content)) AS bytes FROM %s i GROUP BY 1) g', held)
+			SELECT s.name AS source, count(*) AS images, sum(imgpipe.image_bytes(i.content)) AS bytes
+				FROM %s i LEFT JOIN (SELECT name FROM imgpipe.sources UNION SELECT ''sql'') s ON s.name = i.source GROUP BY 1) g', held)
 		INTO groups, released;
 	disk_bytes := pg_total_relation_size(held);
 	EXECUTE format('DROP TABLE %s', held);

@@ -84,6 +84,37 @@ CREATE VIEW imgpipe.sealed_daily_volume AS
 COMMENT ON VIEW imgpipe.sealed_daily_volume IS
 'Images past their deadline or erased, by day, source and format: what analysts keep of them. An image is counted here from the very moment at which the fence hides it, so that imgpipe.daily_volume, which adds those before their deadline, always has all that ever arrived.';
 COMMENT ON COLUMN imgpipe.sealed_daily_volume.day IS 'Of received_at, in UTC.';
+COMMENT ON COLUMN imgpipe.sealed_daily_volume.source IS 'Under other, too: of a span of deadlines, or an erasure, with more than 10,000 groups of day, source and format, the smallest, as of the day that most of these have.';
+
+/*
+ * Whoever inserts images may write what they like into source and received_at,
+ * and jsonb has an end, at which nothing could be purged any more.  So there is
+ * a row each for the 10,000 largest groups, those of sources that there are
+ * first, and all others are one of source "other" for each format, of the day that
+ * most of them have.
+ */
+CREATE FUNCTION imgpipe.volume_query(images text) RETURNS text
+	LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+	SET search_path = pg_catalog, pg_temp
+AS $$
+	-- date_bin(): AT TIME ZONE for each row takes as long as all the rest.
+	SELECT format('SELECT coalesce(jsonb_agg(to_jsonb(g) || jsonb_build_object(''day'', (g.day AT TIME ZONE ''UTC'')::date)), ''[]'') FROM (
+			SELECT coalesce(k.day, mode() WITHIN GROUP (ORDER BY k.own_day)) AS day, coalesce(k.source, ''other'') AS source, k.format, sum(k.images)::bigint AS images,
+					sum(k.bytes)::bigint AS bytes, sum(k.pixels)::bigint AS pixels, min(k.first_received_at) AS first_received_at, max(k.last_received_at) AS last_received_at
+				FROM (
+					SELECT CASE WHEN o.place <= 10000 THEN o.day END AS day, o.day AS own_day, CASE WHEN o.place <= 10000 THEN o.source END AS source,
+							o.format, o.images, o.bytes, o.pixels, o.first_received_at, o.last_received_at
+						FROM (
+							SELECT v.*, row_number() OVER (ORDER BY v.source = ''sql'' OR v.source IN (SELECT s.name FROM imgpipe.sources s) DESC, v.images DESC, v.day, v.source, v.format) AS place
+								FROM (
+									SELECT date_bin(''1 day'', i.received_at, ''2000-01-01 00:00:00+00'') AS day, i.source, i.format, count(*) AS images, sum(i.bytes) AS bytes,
+											sum(i.width::bigint * i.height) AS pixels, min(i.received_at) AS first_received_at, max(i.received_at) AS last_received_at
+										FROM %s i GROUP BY 1, 2, 3) v) o) k
+				GROUP BY k.day, k.source, k.format) g', images)
+$$;
+COMMENT ON FUNCTION imgpipe.volume_query(text) IS
+'A query for the daily volume of the images in a table like imgpipe.images, or in what a WITH names: an array of rows like those of imgpipe.sealed_volume.';
+REVOKE EXECUTE ON FUNCTION imgpipe.volume_query(text) FROM PUBLIC;
 
 CREATE FUNCTION imgpipe.volume_of(images text) RETURNS jsonb
 	LANGUAGE plpgsql STABLE STRICT PARALLEL UNSAFE
@@ -93,16 +124,12 @@ AS $$
 DECLARE
 	volume jsonb;
 BEGIN
-	-- date_bin(): AT TIME ZONE for each row takes as long as all the rest.
-	EXECUTE format('SELECT coalesce(jsonb_agg(to_jsonb(g) || jsonb_build_object(''day'', (g.day AT TIME ZONE ''UTC'')::date)), ''[]'') FROM (
-			SELECT date_bin(''1 day'', i.received_at, ''2000-01-01 00:00:00+00'') AS day, i.source, i.format, count(*) AS images, sum(i.bytes) AS bytes,
-				sum(i.width::bigint * i.height) AS pixels, min(i.received_at) AS first_received_at, max(i.received_at) AS last_received_at
-			FROM %s i GROUP BY 1, 2, 3) g', images) INTO volume;
+	EXECUTE imgpipe.volume_query(images) INTO volume;
 	RETURN volume;
 END
 $$;
 COMMENT ON FUNCTION imgpipe.volume_of(text) IS
-'The daily volume of the images in a table like imgpipe.images: an array of rows like those of imgpipe.sealed_volume.';
+'The daily volume of the images in a table like imgpipe.images; see volume_query().';
 REVOKE EXECUTE ON FUNCTION imgpipe.volume_of(text) FROM PUBLIC;
 
 CREATE FUNCTION imgpipe.add_sealed_volume(volume jsonb) RETURNS void
@@ -110,9 +137,11 @@ CREATE FUNCTION imgpipe.add_sealed_volume(volume jsonb) RETURNS void
 	SET search_path = pg_catalog, pg_temp
 AS $$
 	INSERT INTO imgpipe.sealed_volume AS s (day, source, format, images, bytes, pixels, first_received_at, last_received_at)
-		SELECT g.day, g.source, g.format, g.images, g.bytes, g.pixels, g.first_received_at, g.last_received_at
+		-- A source can be called other.
+		SELECT g.day, g.source, g.format, sum(g.images), sum(g.bytes), sum(g.pixels), min(g.first_received_at), max(g.last_received_at)
 			FROM jsonb_to_recordset(volume) AS g (day date, source text, format text, images bigint,
 				bytes bigint, pixels bigint, first_received_at timestamptz, last_received_at timestamptz)
+			GROUP BY g.day, g.source, g.format
 		ON CONFLICT (day, source, format) DO UPDATE
 			SET images = s.images + EXCLUDED.images, bytes = s.bytes + EXCLUDED.bytes, pixels = s.pixels + EXCLUDED.pixels,
 				first_received_at = least(s.first_received_at, EXCLUDED.first_received_at),
