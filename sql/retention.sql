@@ -334,6 +334,20 @@ SELECT imgpipe.hold_images('2024-19', now() + interval '1 hour', source_key => '
 UPDATE imgpipe.holds SET until = now() WHERE case_reference = '2024-19';
 SELECT imgpipe.purge_next_partition(), imgpipe.purge_next_partition();
 SELECT count(*) FROM imgpipe.holds;
+-- somebody's view on the copies keeps a table, and not what is in it
+SELECT imgpipe.hold_images('2024-20', source_key => 'k9');
+SELECT hold_id AS hold FROM imgpipe.holds \gset
+CREATE VIEW on_copies AS SELECT image_id FROM imgpipe_partitions.held_images_:hold;
+SELECT imgpipe.release_hold('2024-20');
+SELECT imgpipe.release_hold('2024-20');
+UPDATE imgpipe.holds SET retry_at = now();
+SELECT imgpipe.purge_next_partition();
+SELECT ended, attempts, last_error, regexp_replace(last_detail, '_\d+', '_#') AS last_detail, retry_at > now() AS later FROM imgpipe.holds;
+SELECT value, regexp_replace(hint, 'next at.*', 'next at #') AS hint FROM imgpipe.retention_report() WHERE item IN ('held_images', 'problem') AND value !~ 'by itself';
+DROP VIEW on_copies;
+UPDATE imgpipe.holds SET retry_at = now();
+SELECT imgpipe.purge_next_partition();
+SELECT count(*) FROM imgpipe.holds;
 -- a role of its own
 CREATE ROLE regress_imgpipe_legal;
 GRANT USAGE ON SCHEMA imgpipe TO regress_imgpipe_legal;

@@ -20,12 +20,19 @@ CREATE TABLE imgpipe.holds (
 	received_to timestamptz,
 	held_by text NOT NULL DEFAULT SESSION_USER,
 	held_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+	ended boolean NOT NULL DEFAULT false,
+	attempts integer NOT NULL DEFAULT 0,
+	retry_at timestamptz NOT NULL DEFAULT '-infinity',
+	last_error text,
+	last_detail text,
 	CHECK (source IS NOT NULL OR source_key IS NOT NULL OR uploaded_by IS NOT NULL OR batch_id IS NOT NULL
 		OR image_ids IS NOT NULL OR received_from IS NOT NULL OR received_to IS NOT NULL)
 );
 COMMENT ON TABLE imgpipe.holds IS
 'Legal holds in force; see hold_images(). An image is held where it meets all that is not NULL. A row goes with its release, together with what it says of persons.';
 COMMENT ON COLUMN imgpipe.holds.until IS 'When the hold is released by itself; NULL: by release_hold().';
+COMMENT ON COLUMN imgpipe.holds.ended IS 'What was held is gone and in the ledger; left is an empty table that could not be dropped.';
+COMMENT ON COLUMN imgpipe.holds.retry_at IS 'Where its end failed: when it is tried again.';
 
 CREATE TABLE imgpipe.held_images (
 	hold_id integer NOT NULL,
@@ -158,37 +165,58 @@ COMMENT ON FUNCTION imgpipe.hold_images(text, timestamptz, text, text, text, tex
 'Puts a legal hold on the images that meet all of what is given, those that are there and those that arrive while it is in force, and returns how many there are now. Their deadlines, who sees them and when they are purged do not change: when their partition is dropped they are copied to imgpipe.held_images, until the hold is released, at until or by release_hold(case_reference). Several holds may have one case reference. Raises 22004 without a case reference, 22023 where nothing says which images, none can be meant, or until is past. Only the owner may, unless granted.';
 REVOKE EXECUTE ON FUNCTION imgpipe.hold_images(text, timestamptz, text, text, text, text, uuid[], timestamptz, timestamptz) FROM PUBLIC;
 
-CREATE FUNCTION imgpipe.end_hold(ended integer) RETURNS bigint
+CREATE FUNCTION imgpipe.fail_hold(failed integer, reason text, detail text) RETURNS void
+	LANGUAGE sql VOLATILE PARALLEL UNSAFE
+	SET search_path = pg_catalog, pg_temp
+AS $$
+	UPDATE imgpipe.holds h
+		SET attempts = h.attempts + 1, last_error = reason, last_detail = detail, retry_at = clock_timestamp() + imgpipe.purge_back_off(h.attempts)
+		WHERE h.hold_id = failed
+$$;
+COMMENT ON FUNCTION imgpipe.fail_hold(integer, text, text) IS
+'Notes why the end of a hold did not succeed, and when it is tried again.';
+REVOKE EXECUTE ON FUNCTION imgpipe.fail_hold(integer, text, text) FROM PUBLIC;
+
+CREATE FUNCTION imgpipe.end_hold(hold_id integer) RETURNS bigint
 	LANGUAGE plpgsql VOLATILE STRICT PARALLEL UNSAFE
 	SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-	held CONSTANT text := format('imgpipe_partitions.%I', 'held_images_' || ended);
+	held CONSTANT text := format('imgpipe_partitions.%I', 'held_images_' || hold_id);
 	released bigint := 0;
 	groups jsonb;
 	disk_bytes bigint;
+	dependents text;
 BEGIN
-	DELETE FROM imgpipe.holds h WHERE h.hold_id = ended;
-	IF NOT FOUND OR to_regclass(held) IS NULL THEN
+	UPDATE imgpipe.holds h SET until = least(h.until, clock_timestamp()) WHERE h.hold_id = end_hold.hold_id;
+	IF NOT FOUND THEN
 		RETURN 0;
 	END IF;
-	EXECUTE format('LOCK TABLE imgpipe.held_images, %s IN ACCESS EXCLUSIVE MODE', held);
-	-- By sources that there are: of others there can be any number.
-	EXECUTE format('SELECT jsonb_agg(to_jsonb(g)), coalesce(sum(g.images), 0) FROM (
-			SELECT s.name AS source, count(*) AS images, sum(imgpipe.image_bytes(i.content)) AS bytes
-				FROM %s i LEFT JOIN (SELECT name FROM imgpipe.sources UNION SELECT ''sql'') s ON s.name = i.source GROUP BY 1) g', held)
-		INTO groups, released;
-	disk_bytes := pg_total_relation_size(held);
-	EXECUTE format('DROP TABLE %s', held);
-	IF released > 0 THEN
-		PERFORM imgpipe.enter_purge('release', NULL, NULL, jsonb_build_object('held_images', released),
-			imgpipe.sum_of(groups, 'bytes'), disk_bytes, imgpipe.by_known_source(groups));
+	IF to_regclass(held) IS NOT NULL THEN
+		EXECUTE format('LOCK TABLE imgpipe.held_images, %s IN ACCESS EXCLUSIVE MODE', held);
+		-- By sources that there are: of others there can be any number.
+		EXECUTE format('SELECT jsonb_agg(to_jsonb(g)), coalesce(sum(g.images), 0) FROM (
+				SELECT s.name AS source, count(*) AS images, sum(imgpipe.image_bytes(i.content)) AS bytes
+					FROM %s i LEFT JOIN (SELECT name FROM imgpipe.sources UNION SELECT ''sql'') s ON s.name = i.source GROUP BY 1) g', held)
+			INTO groups, released;
+		disk_bytes := pg_total_relation_size(held);
+		dependents := imgpipe.drop_purged(held);
+		IF released > 0 THEN
+			PERFORM imgpipe.enter_purge('release', NULL, NULL, jsonb_build_object('held_images', released),
+				imgpipe.sum_of(groups, 'bytes'), disk_bytes, imgpipe.by_known_source(groups));
+		END IF;
+	END IF;
+	IF dependents IS NULL THEN
+		DELETE FROM imgpipe.holds h WHERE h.hold_id = end_hold.hold_id;
+	ELSE
+		UPDATE imgpipe.holds h SET ended = true WHERE h.hold_id = end_hold.hold_id;
+		PERFORM imgpipe.fail_hold(hold_id, 'what was held is gone, but the empty table cannot be dropped', dependents);
 	END IF;
 	RETURN released;
 END
 $$;
 COMMENT ON FUNCTION imgpipe.end_hold(integer) IS
-'Ends the hold of that hold_id, drops its copies, enters that into the ledger, and returns how many they were.';
+'Ends the hold of that hold_id, drops its copies, enters that into the ledger, and returns how many they were. Where somebody''s view keeps their table, it is emptied.';
 REVOKE EXECUTE ON FUNCTION imgpipe.end_hold(integer) FROM PUBLIC;
 
 CREATE FUNCTION imgpipe.release_hold(case_reference text) RETURNS bigint
@@ -203,7 +231,7 @@ DECLARE
 	hold integer;
 BEGIN
 	SELECT array_agg(h.hold_id ORDER BY h.hold_id) INTO holds
-		FROM imgpipe.holds h WHERE h.case_reference = release_hold.case_reference;
+		FROM imgpipe.holds h WHERE h.case_reference = release_hold.case_reference AND NOT h.ended;
 	IF holds IS NULL THEN
 		RAISE EXCEPTION USING ERRCODE = 'undefined_object',
 			MESSAGE = format('there is no hold for case %s', coalesce('"' || case_reference || '"', 'NULL')),
@@ -212,11 +240,12 @@ BEGIN
 	FOREACH hold IN ARRAY holds LOOP
 		released := released + imgpipe.end_hold(hold);
 	END LOOP;
+	PERFORM imgpipe.wake_controller();
 	RETURN released;
 END
 $$;
 COMMENT ON FUNCTION imgpipe.release_hold(text) IS
-'Ends the holds of a case, drops what was copied for them, at once, and returns how many copies that were. Raises 42704 where there is no hold for that case, 55P03 where somebody keeps reading the copies for a second. Only the owner may, unless granted.';
+'Ends the holds of a case, drops what was copied for them, at once, and returns how many copies that were; where somebody''s view keeps a table of them, it is emptied, and retention_report() names the view. Raises 42704 where there is no hold for that case, 55P03 where somebody keeps reading the copies for a second. Only the owner may, unless granted.';
 REVOKE EXECUTE ON FUNCTION imgpipe.release_hold(text) FROM PUBLIC;
 
 CREATE FUNCTION imgpipe.end_next_hold() RETURNS boolean
@@ -224,17 +253,23 @@ CREATE FUNCTION imgpipe.end_next_hold() RETURNS boolean
 	SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-	ended integer;
+	due integer;
+	error_detail text;
 BEGIN
-	SELECT h.hold_id INTO ended FROM imgpipe.holds h
-		WHERE h.until <= clock_timestamp() ORDER BY h.until, h.hold_id LIMIT 1;
+	SELECT h.hold_id INTO due FROM imgpipe.holds h
+		WHERE h.until <= clock_timestamp() AND h.retry_at <= clock_timestamp() ORDER BY h.until, h.hold_id LIMIT 1;
 	IF NOT FOUND THEN
 		RETURN false;
 	END IF;
-	PERFORM imgpipe.end_hold(ended);
+	PERFORM imgpipe.end_hold(due);
+	RETURN true;
+EXCEPTION WHEN OTHERS THEN
+	-- It keeps no other from its end, and is not tried again at once.
+	GET STACKED DIAGNOSTICS error_detail = PG_EXCEPTION_DETAIL;
+	PERFORM imgpipe.fail_hold(due, SQLERRM, nullif(error_detail, ''));
 	RETURN true;
 END
 $$;
 COMMENT ON FUNCTION imgpipe.end_next_hold() IS
-'Ends the hold whose until is longest past; false where there is none.';
+'Ends the hold whose until is longest past; false where there is none to be ended now. Where that fails, retention_report() says why and when it is tried again.';
 REVOKE EXECUTE ON FUNCTION imgpipe.end_next_hold() FROM PUBLIC;

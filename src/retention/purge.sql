@@ -365,14 +365,22 @@ COMMENT ON FUNCTION imgpipe.finish_purge(timestamptz, timestamptz) IS
 'Ends the purge of a set, all in one transaction: counts it, copies what is held, drops its partitions, adds it to the sealed volume and the ledger. Returns the ledger''s entry; NULL where only empty tables were left to be dropped.';
 REVOKE EXECUTE ON FUNCTION imgpipe.finish_purge(timestamptz, timestamptz) FROM PUBLIC;
 
+CREATE FUNCTION imgpipe.purge_back_off(attempts integer) RETURNS interval
+	LANGUAGE sql VOLATILE PARALLEL SAFE
+	SET search_path = pg_catalog, pg_temp
+AS $$
+	SELECT least(2 ^ least(attempts, 20), 600) * (0.75 + random() / 2) * interval '1 second'
+$$;
+COMMENT ON FUNCTION imgpipe.purge_back_off(integer) IS
+'How long what has failed waits, after so many failures before: 1, 2, 4, ... seconds up to 10 minutes, a quarter more or less.';
+
 CREATE FUNCTION imgpipe.fail_purge(deadline_from timestamptz, deadline_to timestamptz, error_code text, reason text, detail text) RETURNS void
 	LANGUAGE sql VOLATILE PARALLEL UNSAFE
 	SET search_path = pg_catalog, pg_temp
 AS $$
-	-- 1, 2, 4, ... seconds up to 10 minutes, a quarter more or less.
 	UPDATE imgpipe.purges p
 		SET attempts = p.attempts + 1, sqlstate = error_code, last_error = reason, last_detail = detail,
-			retry_at = clock_timestamp() + least(2 ^ least(p.attempts, 20), 600) * (0.75 + random() / 2) * interval '1 second'
+			retry_at = clock_timestamp() + imgpipe.purge_back_off(p.attempts)
 		WHERE p.deadline_from = fail_purge.deadline_from AND p.deadline_to = fail_purge.deadline_to
 $$;
 COMMENT ON FUNCTION imgpipe.fail_purge(timestamptz, timestamptz, text, text, text) IS
@@ -388,7 +396,7 @@ AS $$
 		(SELECT min(p.retry_at) FROM imgpipe.purges p),
 		(SELECT min(a.deadline_to) FROM imgpipe.partitions a WHERE NOT EXISTS (SELECT FROM imgpipe.purges p
 			WHERE p.deadline_from = a.deadline_from AND p.deadline_to = a.deadline_to)),
-		(SELECT min(h.until) FROM imgpipe.holds h),
+		(SELECT min(greatest(h.until, h.retry_at)) FROM imgpipe.holds h WHERE h.until IS NOT NULL),
 		(SELECT min(c.due) FROM imgpipe.cooling_partitions() c))
 $$;
 COMMENT ON FUNCTION imgpipe.next_purge() IS

@@ -121,7 +121,7 @@ BEGIN
 	RETURN QUERY SELECT 'partitions_until', min(u.last)::text, NULL,
 			CASE WHEN min(u.last) < now() + imgpipe.longest_retention() THEN 'Soon images cannot be inserted: SELECT imgpipe.create_partitions();' END
 		FROM (SELECT max(p.deadline_to) AS last FROM imgpipe.partitions p GROUP BY p.parent) u;
-	RETURN QUERY SELECT 'held_images', count(*)::text, format('by %s holds', (SELECT count(*) FROM imgpipe.holds)), NULL FROM imgpipe.held_images;
+	RETURN QUERY SELECT 'held_images', count(*)::text, format('by %s holds', (SELECT count(*) FROM imgpipe.holds h WHERE NOT h.ended)), NULL FROM imgpipe.held_images;
 
 	RETURN QUERY SELECT 'problem',
 			format('purge of deadlines from %s to %s: %s', p.deadline_from, p.deadline_to, p.last_error),
@@ -134,6 +134,10 @@ BEGIN
 				WHEN '55000' THEN 'Somebody has begun to detach another partition: ALTER TABLE ... DETACH PARTITION ... FINALIZE it.'
 				ELSE 'The server log has the whole error.' END, p.attempts, p.retry_at)
 		FROM imgpipe.purges p WHERE p.last_error IS NOT NULL ORDER BY p.deadline_to;
+	RETURN QUERY SELECT 'problem', format('end of a hold for case %L: %s', h.case_reference, h.last_error), h.last_detail,
+			format('%s Tried %s times; next at %s.', CASE WHEN h.ended THEN 'Drop what depends on the table; then it goes by itself.'
+				ELSE format('What is held for it stays until then. SELECT imgpipe.release_hold(%L); ends it now, or says why not.', h.case_reference) END, h.attempts, h.retry_at)
+		FROM imgpipe.holds h WHERE h.last_error IS NOT NULL ORDER BY h.until, h.hold_id;
 	RETURN QUERY SELECT 'problem', format('the purge waits for process %s', b.pid),
 			format('user %s, application %s, in a transaction since %s', b.usename, b.application_name, b.xact_start),
 			format('It goes on when that transaction ends: SELECT pg_terminate_backend(%s); ends it.', b.pid)

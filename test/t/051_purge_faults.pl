@@ -25,6 +25,7 @@ is("@tables", join(' ', map {"imgpipe.$_"} qw(chunked_images chunks dead_letters
 
 my $days = 0;
 my $images = 0;
+my $erased = 0;
 
 # Three spans of deadlines with images and a row for each in every other table.
 sub make_overdue
@@ -73,18 +74,18 @@ sub all_is_well
 	# A worker that is just starting does not hear of a reload.
 	ok(poll_until($server, q[SELECT count(*), pg_reload_conf(), imgpipe.wake_controller() FROM imgpipe.partitions WHERE deadline_to <= now()], '0|t|'), "$what: what is overdue goes");
 	ok(poll_until($server, 'SELECT count(*) FROM imgpipe.purges', 0), "$what: to the end");
-	is(query('SELECT count(*), count(DISTINCT deadline_to) FROM imgpipe.purge_ledger'), "$days|$days", "$what: the ledger has each span once");
-	is(query(q[SELECT name, sum((row_counts ->> name)::int) FROM imgpipe.purge_ledger, imgpipe.partitioned_tables GROUP BY name ORDER BY name]),
+	is(query(q[SELECT count(*), count(DISTINCT deadline_to) FROM imgpipe.purge_ledger WHERE cause = 'retention']), "$days|$days", "$what: the ledger has each span once");
+	is(query(q[SELECT name, sum((row_counts ->> name)::int) FROM imgpipe.purge_ledger, imgpipe.partitioned_tables WHERE cause = 'retention' GROUP BY name ORDER BY name]),
 		join("\n", map { s/^imgpipe\.//r . "|$images" } @tables), "$what: with what was in each of its tables");
 	is(query('SELECT count(*) FROM imgpipe.verify_ledger()'), 0, "$what: its chain is whole");
-	is(query('SELECT sum(images), (SELECT count(*) FROM imgpipe.images) FROM imgpipe.daily_volume'), "$images|0", "$what: each image is counted once");
+	is(query('SELECT sum(images), (SELECT count(*) FROM imgpipe.images) FROM imgpipe.daily_volume'), $images + $erased . '|0', "$what: each image is counted once");
 	is(query(q[SELECT count(*) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE nspname = 'imgpipe_partitions' AND relname LIKE '%\\_2020%' AND relkind = 'r']), 0, "$what: no table is left");
 }
 
 for my $point ('begun', 'sealed', (map {"detached $_"} 1 .. @tables), 'counted', 'dropped', 'entered', 'finished')
 {
 	ok(reach($point), "$point: reached");
-	is(query('SELECT sum(images) FROM imgpipe.daily_volume'), $images, "$point: the daily volume has all images meanwhile");
+	is(query('SELECT sum(images) FROM imgpipe.daily_volume'), $images + $erased, "$point: the daily volume has all images meanwhile");
 	my $pid = worker_pid($server, 'purge');
 	kill 'KILL', $pid;
 	ok(poll_until($server, "SELECT count(*) FROM pg_stat_activity WHERE pid = $pid", 0), "$point: killed");
@@ -103,7 +104,10 @@ for my $i (0 .. $#tables)
 	ok(poll_until($server, q[SELECT string_agg(parent::text, ' ') FROM imgpipe.partitions WHERE detaching], $tables[$i]), $what);
 	is(query(q[SELECT count(*) FROM imgpipe.partitions WHERE (deadline_from, deadline_to) IN (SELECT deadline_from, deadline_to FROM imgpipe.partitions WHERE detaching)]), @tables - $i,
 		"$what: the others are whole, or away");
-	is(query('SELECT sum(images) FROM imgpipe.daily_volume'), $images, "$what: the daily volume has all images meanwhile");
+	is(query('SELECT sum(images) FROM imgpipe.daily_volume'), $images + $erased, "$what: the daily volume has all images meanwhile");
+	is(query(q[SET lock_timeout = '10s'; INSERT INTO imgpipe.images (content, source_key) SELECT file, 'erased' FROM photo;
+		SELECT images FROM imgpipe.erase_images(source_key => 'erased')]), 1, "$what: an erasure waits neither for the reader nor for the purge");
+	$erased++;
 	my $pid = worker_pid($server, 'purge');
 	kill 'KILL', $pid;
 	ok(poll_until($server, "SELECT count(*) FROM pg_stat_activity WHERE pid = $pid", 0), "$what: killed");
@@ -123,6 +127,9 @@ like(slurp_file($server->logfile), qr/terminated by signal 9/, 'it was a crash o
 	ok(poll_until($server, q[SELECT count(*) > 0 FROM pg_stat_activity WHERE backend_type = 'imgpipe purge' AND query LIKE '%FINALIZE'], 't'), 'another worker wants to finish it');
 	is(query(q[SET lock_timeout = '100ms'; INSERT INTO imgpipe.images (content) SELECT file FROM photo;
 		SELECT count(*) FROM imgpipe.images WHERE image_id >= imgpipe.fence(); DELETE FROM imgpipe.images WHERE image_id >= imgpipe.fence()]), 1, 'and keeps nobody from reading and writing');
+	is(query(q[SET lock_timeout = '10s'; INSERT INTO imgpipe.images (content, source_key) SELECT file, 'erased' FROM photo;
+		SELECT images FROM imgpipe.erase_images(source_key => 'erased')]), 1, 'nor from erasing');
+	$erased++;
 	$reader->query('COMMIT');
 	$reader->quit;
 	all_is_well('finalized');
@@ -160,7 +167,7 @@ for my $point ('detached 1', 'entered')
 	ok($restored->('SELECT (SELECT count(*) FROM imgpipe.partitions WHERE deadline_to <= now()), (SELECT count(*) FROM imgpipe.purges)', '0|0'), 'restored: what is overdue goes');
 	ok($restored->('SELECT count(*) FROM imgpipe.verify_ledger()', 0), 'restored: the chain goes on');
 	ok($restored->(q[SELECT count(DISTINCT deadline_to), count(*) FROM imgpipe.purge_ledger WHERE cause = 'retention'], "$days|$days"), 'restored: each span is in it once');
-	ok($restored->('SELECT sum(images) FROM imgpipe.daily_volume', $images), 'restored: each image is counted once');
+	ok($restored->('SELECT sum(images) FROM imgpipe.daily_volume', $images + $erased), 'restored: each image is counted once');
 	ok($restored->(q[SELECT count(*) FROM imgpipe.held_images], 12), 'restored: what is held was kept aside');
 	ok($restored->(q[SELECT imgpipe.release_hold('case')], 12), 'restored: until it is released');
 }
