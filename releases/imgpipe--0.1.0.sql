@@ -4823,6 +4823,7 @@ AS $$
 $$;
 COMMENT ON FUNCTION imgpipe.purge_back_off(integer) IS
 'How long what has failed waits, after so many failures before: 1, 2, 4, ... seconds up to 10 minutes, a quarter more or less.';
+REVOKE EXECUTE ON FUNCTION imgpipe.purge_back_off(integer) FROM PUBLIC;
 
 CREATE FUNCTION imgpipe.fail_purge(deadline_from timestamptz, deadline_to timestamptz, error_code text, reason text, detail text) RETURNS void
 	LANGUAGE sql VOLATILE PARALLEL UNSAFE
