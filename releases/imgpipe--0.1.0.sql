@@ -4232,7 +4232,7 @@ ALTER TABLE imgpipe.held_images
 	ALTER uploaded_by SET STATISTICS 0, ALTER headers SET STATISTICS 0, ALTER results SET STATISTICS 0;
 COMMENT ON TABLE imgpipe.held_images IS
 'Images past their deadline that a legal hold keeps, once for each hold. Not fenced: grant SELECT to the role that may see them, and to nobody else. Renditions are not kept, they can be made again.';
-COMMENT ON COLUMN imgpipe.held_images.results IS 'What processors returned for it: an array of the rows of imgpipe.results.';
+COMMENT ON COLUMN imgpipe.held_images.results IS 'What processors returned for it: an array of the rows of imgpipe.results. Where these are too much for one jsonb, those of a megabyte and more have left_out_bytes, their size, in place of result.';
 
 SELECT pg_catalog.pg_extension_config_dump('imgpipe.holds', '');
 SELECT pg_catalog.pg_extension_config_dump('imgpipe.holds_hold_id_seq', '');
@@ -4260,13 +4260,8 @@ CREATE FUNCTION imgpipe.copy_held_images(images text, results text, only_images 
 	SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-	copied bigint;
-BEGIN
-	IF NOT EXISTS (SELECT FROM imgpipe.holds) THEN
-		RETURN 0;
-	END IF;
 	-- An image that was erased while two holds are on it, and came back, is there already.
-	EXECUTE format('WITH copied AS (
+	statement CONSTANT text := 'WITH copied AS (
 			INSERT INTO imgpipe.held_images (hold_id, case_reference, image_id, content, source, source_partition, source_offset,
 				source_key, source_timestamp, batch_id, uploaded_by, received_at, headers, results)
 			SELECT h.hold_id, h.case_reference, i.image_id, i.content, i.source, i.source_partition, i.source_offset,
@@ -4275,11 +4270,23 @@ BEGIN
 			WHERE $1 IS NULL OR i.image_id = ANY ($1)
 			ON CONFLICT DO NOTHING
 			RETURNING image_id)
-		SELECT count(DISTINCT image_id) FROM copied',
-		CASE WHEN results IS NULL THEN 'NULL::jsonb'
-			ELSE format('(SELECT jsonb_agg(to_jsonb(r) ORDER BY r.processor) FROM %s r WHERE r.image_id = i.image_id)', results) END,
-		images, imgpipe.hold_condition())
-		INTO copied USING only_images;
+		SELECT count(DISTINCT image_id) FROM copied';
+	copied bigint;
+BEGIN
+	IF NOT EXISTS (SELECT FROM imgpipe.holds) THEN
+		RETURN 0;
+	END IF;
+	BEGIN
+		EXECUTE format(statement, coalesce('(SELECT jsonb_agg(to_jsonb(r) ORDER BY r.processor) FROM ' || results || ' r WHERE r.image_id = i.image_id)', 'NULL::jsonb'),
+			images, imgpipe.hold_condition()) INTO copied USING only_images;
+	EXCEPTION WHEN program_limit_exceeded THEN
+		-- Nothing that a processor returns keeps an image from being purged: where it is too much for one jsonb, the large ones are left out.
+		EXECUTE format(statement, format('(SELECT jsonb_agg(CASE WHEN k.together < 200000000 OR k.size < 1000000 THEN to_jsonb(k.r)
+					ELSE jsonb_build_object(''image_id'', i.image_id, ''processor'', (k.r).processor, ''version'', (k.r).version, ''left_out_bytes'', k.size) END ORDER BY (k.r).processor)
+				FROM (SELECT r, s.size, sum(s.size) OVER () AS together
+					FROM %s r CROSS JOIN LATERAL (SELECT coalesce(pg_column_size(r.result #> ''{}''), 0) AS size) s WHERE r.image_id = i.image_id) k)', results),
+			images, imgpipe.hold_condition()) INTO copied USING only_images;
+	END;
 	RETURN copied;
 END
 $$;

@@ -334,6 +334,16 @@ SELECT imgpipe.hold_images('2024-19', now() + interval '1 hour', source_key => '
 UPDATE imgpipe.holds SET until = now() WHERE case_reference = '2024-19';
 SELECT imgpipe.purge_next_partition(), imgpipe.purge_next_partition();
 SELECT count(*) FROM imgpipe.holds;
+-- results that are too much for one value
+BEGIN;
+SELECT overdue('2020-04-03');
+SELECT arrive('2020-04-03', 'k10', 'ada') AS large_image \gset
+INSERT INTO imgpipe.results (image_id, processor, version, result) SELECT :'large_image', 'p' || i, 1, to_jsonb(repeat('x', CASE i WHEN 3 THEN 5 ELSE 140000000 END)) FROM generate_series(1, 3) i;
+SELECT imgpipe.hold_images('2024-21', source_key => 'k10');
+SELECT imgpipe.purge_next_partition();
+SELECT r ->> 'processor' AS processor, r -> 'result' AS result, r -> 'left_out_bytes' AS left_out_bytes FROM imgpipe.held_images, jsonb_array_elements(results) r WHERE image_id = :'large_image' ORDER BY 1;
+SELECT count(*) FROM imgpipe.images;
+ROLLBACK;
 -- somebody's view on the copies keeps a table, and not what is in it
 SELECT imgpipe.hold_images('2024-20', source_key => 'k9');
 SELECT hold_id AS hold FROM imgpipe.holds \gset
