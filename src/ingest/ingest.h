@@ -67,8 +67,8 @@ typedef struct IngestPartition
 	int64		fetched_offset; /* behind all that was polled */
 	int64		last_offset;	/* of the last message ingested; -1: none known */
 	TimestampTz last_timestamp; /* 0: it had none */
-	int64		anchor_offset;	/* no message newer than the anchor's is before it; -1: there is no anchor */
-	TimestampTz anchor_timestamp;	/* of a message that was ingested */
+	int64		anchor_offset;	/* before it no message is newer than this: see partitions_compare(); -1: none known */
+	TimestampTz anchor_timestamp;
 	int64		ingested_to;	/* messages before it were ingested once; -1: none were */
 	int64		end_offset;		/* of a replay: behind its range; else PG_INT64_MAX */
 	int64		told_offset;	/* as committed to Kafka; -1: not yet */
@@ -171,12 +171,13 @@ extern void ingest_check_stop(void);
 /*
  * Every partition begins at its position, or, where it may not be the one that
  * it was, at its last ingested message: that must be there and be the same, or
- * the topic was made anew and its offsets mean something else.
+ * the topic was made anew and its offsets mean something else.  False as
+ * partitions_compare().
  */
-extern void partitions_assign(IngestWorker *worker);
+extern bool partitions_assign(IngestWorker *worker);
 
-/* Blocks partitions that are seen not to be what they were. */
-extern void partitions_compare(IngestWorker *worker);
+/* Blocks partitions that are seen not to be what they were; false with worker->outage where Kafka did not answer. */
+extern bool partitions_compare(IngestWorker *worker);
 
 /* One event; false where nothing is waiting. */
 extern bool take_event(IngestWorker *worker);
@@ -213,11 +214,8 @@ typedef struct PositionMove
 
 extern void positions_advance(IngestWorker *worker, int n, const PositionMove *moves);
 
-/*
- * Writes that the message behind which a partition goes on was another one,
- * with that timestamp: whoever looks for it finds that it is not.
- */
-extern void position_distrust(IngestWorker *worker, IngestPartition *partition, TimestampTz last_timestamp);
+/* Writes the anchor of a partition, which is that of all later sessions. */
+extern void position_anchor(IngestWorker *worker, const IngestPartition *partition);
 
 /* Writes how far the topic is, for source_partitions while nothing is ingested. */
 extern void positions_show_ends(IngestWorker *worker);

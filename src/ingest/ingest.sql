@@ -91,6 +91,8 @@ CREATE TABLE imgpipe.ingest_positions (
 	high_watermark bigint,
 	last_offset bigint,
 	last_timestamp timestamptz,
+	anchor_offset bigint,
+	anchor_timestamp timestamptz,
 	ingested_to bigint,
 	end_offset bigint,
 	messages bigint NOT NULL DEFAULT 0,
@@ -107,6 +109,7 @@ COMMENT ON COLUMN imgpipe.ingest_positions.ingested_to IS 'After a seek back: me
 COMMENT ON COLUMN imgpipe.ingest_positions.end_offset IS 'Of a replay: the first offset behind its range.';
 COMMENT ON COLUMN imgpipe.ingest_positions.messages IS 'Messages ever ingested from this partition; bytes and dead_letters likewise.';
 COMMENT ON COLUMN imgpipe.ingest_positions.last_offset IS 'The last message that was ingested. It is read again at each start: where another one has its place, the topic was made anew.';
+COMMENT ON COLUMN imgpipe.ingest_positions.anchor_offset IS 'Before it the topic has no message that is newer than anchor_timestamp, the time of one that was ingested: where it has one, it was made anew.';
 
 -- In place of a foreign key: a dump restores tables in any order (pg_restore -j).
 CREATE FUNCTION imgpipe.delete_positions_of_source() RETURNS trigger

@@ -20,7 +20,7 @@
 
 static bool tell_failed;		/* the log knows that Kafka does not take our positions */
 
-void
+bool
 partitions_assign(IngestWorker *worker)
 {
 	int32	   *partitions = palloc(sizeof(int32) * Max(worker->n_partitions, 1));
@@ -28,7 +28,8 @@ partitions_assign(IngestWorker *worker)
 	int			n = 0;
 	int			i;
 
-	partitions_compare(worker);
+	if (!partitions_compare(worker))
+		return false;
 	for (i = 0; i < worker->n_partitions; i++)
 	{
 		IngestPartition *partition = &worker->partitions[i];
@@ -49,6 +50,7 @@ partitions_assign(IngestWorker *worker)
 	pfree(offsets);
 	worker->assignment_stale = false;
 	worker->last_progress = GetCurrentTimestamp();
+	return true;
 }
 
 /*
@@ -94,19 +96,19 @@ block_changed_topic(IngestWorker *worker, IngestPartition *partition)
 /*
  * A topic that was deleted, made anew and filled beyond our positions between
  * two requests of the library's looks the same to it.  But what was written
- * before a message that we know of does not change: no older place can get a
- * message that is newer than the anchor, which is one that was ingested, and
- * with that a new topic begins.  The anchor's question is asked before the last
- * message is read again, so that both answers are of the topic that it was in.
+ * does not change: before the anchor, the first message that was newer than one
+ * that was ingested, no such message can come, and with such messages a new
+ * topic begins.  The anchor is asked for before the last message is read again,
+ * so that both answers are of the topic that it was in.  A client that took a
+ * new topic for the old one may get no answer at all: the session's end helps.
  */
-void
+bool
 partitions_compare(IngestWorker *worker)
 {
 	IngestPartition **asked = palloc(sizeof(IngestPartition *) * Max(worker->n_partitions, 1));
 	int32	   *partitions = palloc(sizeof(int32) * Max(worker->n_partitions, 1));
 	int64	   *times = palloc(sizeof(int64) * Max(worker->n_partitions, 1));
 	int64	   *offsets = palloc(sizeof(int64) * Max(worker->n_partitions, 1));
-	char		error[KAFKA_ERROR_SIZE];
 	int			n = 0;
 	int			i;
 
@@ -122,25 +124,29 @@ partitions_compare(IngestWorker *worker)
 		partitions[n] = partition->partition;
 		times[n++] = kafka_time(partition->anchor_timestamp) + 1;
 	}
-	/* No answer is for look() to speak of. */
-	if (n == 0 || !kafka_client_offsets_at(worker->client, n, partitions, times, QUESTION_TIMEOUT, offsets, error))
-		return;
+	if (n == 0)
+		return true;
+	if (!kafka_client_offsets_at(worker->client, n, partitions, times, QUESTION_TIMEOUT, offsets, worker->outage))
+		return false;
 	for (i = 0; i < n; i++)
 	{
 		IngestPartition *partition = asked[i];
 
 		if (partition->anchor_offset < 0)
 		{
-			partition->anchor_offset = offsets[i] >= 0 ? offsets[i] : partition->next_offset;
+			int64		first_newer = offsets[i] >= 0 ? offsets[i] : partition->next_offset;
+
+			/* Where newer ones came before older ones, a later message will do. */
+			if (first_newer <= partition->last_offset)
+				continue;
+			partition->anchor_offset = first_newer;
 			partition->suspect = true;
+			position_anchor(worker, partition);
 		}
 		else if (offsets[i] >= 0 && offsets[i] < partition->anchor_offset)
-		{
-			/* What was ingested since may be of the new one, and must not vouch for it. */
-			position_distrust(worker, partition, partition->anchor_timestamp);
 			block_changed_topic(worker, partition);
-		}
 	}
+	return true;
 }
 
 /*

@@ -247,7 +247,7 @@ positions_read(IngestWorker *worker)
 	worker_transaction_begin("reading positions");
 	internal_begin(&scope);
 	if (SPI_execute_with_args("SELECT p.partition, p.next_offset, p.last_offset, p.last_timestamp, p.ingested_to,"
-							  " COALESCE(p.end_offset, 9223372036854775807)"
+							  " COALESCE(p.end_offset, 9223372036854775807), COALESCE(p.anchor_offset, -1), p.anchor_timestamp"
 							  " FROM imgpipe.ingest_positions p"
 							  " WHERE p.source_id = $1 AND p.next_offset IS NOT NULL AND p.partition % $2 = $3 ORDER BY p.partition",
 							  lengthof(types), types, values, NULL, true, 0) != SPI_OK_SELECT)
@@ -280,7 +280,8 @@ positions_read(IngestWorker *worker)
 			partitions[i].ingested_to = -1;
 		partitions[i].end_offset = DatumGetInt64(value_at(i, 6, &isnull));
 		partitions[i].told_offset = -1;
-		partitions[i].anchor_offset = -1;
+		partitions[i].anchor_offset = DatumGetInt64(value_at(i, 7, &isnull));
+		partitions[i].anchor_timestamp = DatumGetTimestampTz(value_at(i, 8, &isnull));
 	}
 	internal_end(&scope);
 	worker_transaction_commit();
@@ -497,20 +498,20 @@ statement_alone(const char *activity, const char *statement, int result, int n, 
 }
 
 void
-position_distrust(IngestWorker *worker, IngestPartition *partition, TimestampTz last_timestamp)
+position_anchor(IngestWorker *worker, const IngestPartition *partition)
 {
-	Oid			types[] = {INT4OID, INT4OID, TIMESTAMPTZOID};
+	Oid			types[] = {INT4OID, INT4OID, INT8OID, TIMESTAMPTZOID};
 	Datum		values[] = {
 		Int32GetDatum(worker->arguments->object),
 		Int32GetDatum(partition->partition),
-		TimestampTzGetDatum(last_timestamp)
+		Int64GetDatum(partition->anchor_offset),
+		TimestampTzGetDatum(partition->anchor_timestamp)
 	};
 
-	statement_alone("writing that a topic was made anew",
-					"UPDATE imgpipe.ingest_positions p SET last_timestamp = $3"
+	statement_alone("writing what tells a topic from another one",
+					"UPDATE imgpipe.ingest_positions p SET anchor_offset = $3, anchor_timestamp = $4"
 					" WHERE p.source_id = $1 AND p.partition = $2",
 					SPI_OK_UPDATE, lengthof(types), types, values, NULL);
-	partition->last_timestamp = last_timestamp;
 }
 
 void

@@ -189,6 +189,17 @@ look_at_retention(void)
 	}
 }
 
+/* Without an answer another client may have more luck. */
+static bool
+assign(void)
+{
+	if (partitions_assign(worker))
+		return true;
+	show_outage();
+	session_end();
+	return false;
+}
+
 /* False where something that may pass is in the way. */
 static bool
 session_begin(void)
@@ -235,7 +246,8 @@ session_begin(void)
 		session_end();
 		return false;
 	}
-	partitions_assign(worker);
+	if (!assign())
+		return false;
 	look_at_retention();
 	worker->chunks_due = true;
 	batch_begin();
@@ -421,8 +433,12 @@ look(void)
 		session_end();
 		return;
 	}
-	if (fine)
-		partitions_compare(worker);
+	if (fine && !partitions_compare(worker))
+	{
+		show_outage();
+		session_end();
+		return;
+	}
 	if (lag() > 0)
 		positions_show_ends(worker);
 	if (fine)
@@ -471,8 +487,8 @@ turn(void)
 			check_source();
 		if (rests())
 			return worker->client != NULL;
-		if (worker->assignment_stale)
-			partitions_assign(worker);
+		if (worker->assignment_stale && !assign())
+			return false;
 		collect();
 	}
 	if (worker->client == NULL)

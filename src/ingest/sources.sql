@@ -408,12 +408,12 @@ BEGIN
 		INSERT INTO imgpipe.ingest_positions AS p (source_id, partition, next_offset)
 			SELECT source.source_id, e.key::integer, e.value::bigint FROM jsonb_each_text(start_from::jsonb) e
 			ON CONFLICT ON CONSTRAINT ingest_positions_pkey DO UPDATE
-				SET next_offset = EXCLUDED.next_offset, high_watermark = NULL, last_offset = NULL, last_timestamp = NULL,
+				SET next_offset = EXCLUDED.next_offset, high_watermark = NULL, last_offset = NULL, last_timestamp = NULL, anchor_offset = NULL, anchor_timestamp = NULL,
 					ingested_to = CASE WHEN NOT restore_expired THEN greatest(p.ingested_to, p.last_offset + 1) END,
 					updated_at = clock_timestamp();
 	ELSE
 		UPDATE imgpipe.ingest_positions p
-			SET next_offset = NULL, high_watermark = NULL, last_offset = NULL, last_timestamp = NULL,
+			SET next_offset = NULL, high_watermark = NULL, last_offset = NULL, last_timestamp = NULL, anchor_offset = NULL, anchor_timestamp = NULL,
 				ingested_to = CASE WHEN NOT restore_expired THEN greatest(p.ingested_to, p.last_offset + 1) END,
 				updated_at = clock_timestamp()
 			WHERE p.source_id = source.source_id;
