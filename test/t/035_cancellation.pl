@@ -59,7 +59,8 @@ my @commands = (
 	'SELECT count(imgpipe.image_sha256(content)) FROM large, generate_series(1, 5)',
 	'SELECT count(imgpipe.image_out(content)) FROM large',
 	'SELECT count(imgpipe.process_image(content, $p$resize(width=7)$p$)) FROM large');
-# By statement_timeout, at moments all over the time that each takes.
+# By statement_timeout, at moments all over the time that each takes.  On a busy machine a timeout ends a statement before
+# attempt() can catch it, and even RESET.
 
 my $script = "SELECT use_decoder();\nSELECT trial.descriptors();\n";
 my @list;
@@ -69,16 +70,17 @@ for my $command (@commands)
 	for my $part (0.1, 0.35, 0.6, 0.85)
 	{
 		my $after = 1 + int(abs($whole) * ($part + rand(0.2) - 0.1));
-		$script .= "SET statement_timeout = $after;\nSELECT outcome, late, (SELECT count(*) FROM trial.children()) FROM attempt(\$c\$$command\$c\$, $after);\nRESET statement_timeout;\n";
+		$script .= "\\set outcome 57014\n\\set late 0\nSET statement_timeout = $after;\nSELECT outcome, late FROM attempt(\$c\$$command\$c\$, $after) \\gset\n"
+		  . "RESET statement_timeout;\n" x 3 . "SELECT :'outcome', :'late', count(*) FROM trial.children();\n";
 		push @list, $command;
 	}
 }
 $script .= "SELECT use_decoder();\nSELECT trial.descriptors();\nSELECT count(*) FROM trial.children();\n";
 my ($output, $errors) = ('', '');
-$node->psql('postgres', $script, stdout => \$output, stderr => \$errors, timeout => 600);
+$node->psql('postgres', $script, stdout => \$output, stderr => \$errors, timeout => 600, on_error_stop => 0);
 my ($width, $descriptors, @rest) = split /\n/, $output;
 my ($width_after, $descriptors_after, $children) = splice @rest, -3;
-is($errors, '', 'nothing but cancels');
+is(join("\n", grep { /ERROR|FATAL/ && !/canceling statement due to statement timeout$/ } split /\n/, $errors), '', 'nothing but cancels');
 is(scalar @rest, scalar @list, 'each command ended');
 my %outcomes;
 my ($worst, $worst_command, $most) = (0, '', 0);
