@@ -99,8 +99,7 @@ block_changed_topic(IngestWorker *worker, IngestPartition *partition)
  * does not change: before the anchor, the first message that was newer than one
  * that was ingested, no such message can come, and with such messages a new
  * topic begins.  The anchor is asked for before the last message is read again,
- * so that both answers are of the topic that it was in.  A client that took a
- * new topic for the old one may get no answer at all: the session's end helps.
+ * so that both answers are of the topic that it was in.
  */
 bool
 partitions_compare(IngestWorker *worker)

@@ -189,7 +189,7 @@ look_at_retention(void)
 	}
 }
 
-/* Without an answer another client may have more luck. */
+/* Where Kafka does not answer, the session begins anew, with a look at everything. */
 static bool
 assign(void)
 {
@@ -433,12 +433,8 @@ look(void)
 		session_end();
 		return;
 	}
-	if (fine && !partitions_compare(worker))
-	{
-		show_outage();
-		session_end();
-		return;
-	}
+	if (fine)
+		fine = partitions_compare(worker);
 	if (lag() > 0)
 		positions_show_ends(worker);
 	if (fine)

@@ -414,6 +414,27 @@ kafka_client_watermarks(KafkaClient *client, int32 partition, int timeout, int64
 	return true;
 }
 
+/*
+ * The same by a client that knows nothing yet and fetches nothing: librdkafka
+ * 2.8 reads on in a topic that was made anew under it, but no longer finds
+ * leaders to ask, and an answer is lost where its connection breaks again and
+ * again because of a message that is too large.
+ */
+static rd_kafka_resp_err_t
+ask_offsets_anew(KafkaClient *client, rd_kafka_topic_partition_list_t *list, int timeout)
+{
+	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "imgpipe question to Kafka", ALLOCSET_SMALL_SIZES);
+	MemoryContext before = MemoryContextSwitchTo(context);
+	KafkaHandle *handle = palloc0(sizeof(KafkaHandle));
+	rd_kafka_resp_err_t failure;
+
+	kafka_handle_open(handle, RD_KAFKA_CONSUMER, rd_kafka_conf_dup(rd_kafka_conf(client->base.client)));
+	failure = rd_kafka_offsets_for_times(handle->client, list, timeout);
+	MemoryContextSwitchTo(before);
+	MemoryContextDelete(context);
+	return failure;
+}
+
 bool
 kafka_client_offsets_at(KafkaClient *client, int n, const int32 *partitions, const int64 *times, int timeout,
 						int64 *offsets, char error[KAFKA_ERROR_SIZE])
@@ -426,6 +447,8 @@ kafka_client_offsets_at(KafkaClient *client, int n, const int32 *partitions, con
 	for (i = 0; i < n; i++)
 		rd_kafka_topic_partition_list_add(list, name, partitions[i])->offset = times[i];
 	failure = rd_kafka_offsets_for_times(client->base.client, list, timeout);
+	if (failure != RD_KAFKA_RESP_ERR_NO_ERROR)
+		failure = ask_offsets_anew(client, list, timeout);
 	for (i = 0; i < n; i++)
 	{
 		if (failure == RD_KAFKA_RESP_ERR_NO_ERROR)
