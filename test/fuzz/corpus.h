@@ -70,7 +70,7 @@ add_own_images(void)
 		"copy seed.ppm 25.avif", "bandjoin_const seed.ppm 26.avif 128", "copy pages.v 27.avif",
 		"copy seed.ppm 28.heic"
 	};
-	char		command[128];
+	char		command[512];
 	size_t		i;
 
 	make_quarters("seed.ppm", 64, 48);
