@@ -415,7 +415,7 @@ kafka_client_watermarks(KafkaClient *client, int32 partition, int timeout, int64
 }
 
 /*
- * The same by a client that knows nothing yet and fetches nothing: librdkafka
+ * Asks a client that knows nothing yet and fetches nothing: librdkafka
  * 2.8 reads on in a topic that was made anew under it, but no longer finds
  * leaders to ask, and an answer is lost where its connection breaks again and
  * again because of a message that is too large.

@@ -120,7 +120,8 @@ extern bool kafka_client_watermarks(KafkaClient *client, int32 partition, int ti
 
 /*
  * Of each of n partitions the first offset whose message is not older than its
- * time (ms since 1970), or -1 where all are.
+ * time (ms since 1970), or -1 where all are.  Blocks for up to twice the timeout:
+ * a new client is asked where this one gets no answer.
  */
 extern bool kafka_client_offsets_at(KafkaClient *client, int n, const int32 *partitions, const int64 *times,
 									int timeout, int64 *offsets, char error[KAFKA_ERROR_SIZE]);
