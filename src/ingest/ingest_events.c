@@ -11,6 +11,7 @@
 
 #include "ingest/ingest.h"
 #include "ingest/ingest_message.h"
+#include "utils/memutils.h"
 #include "utils/timestamp.h"
 
 /* All in ms. */
@@ -94,6 +95,32 @@ block_changed_topic(IngestWorker *worker, IngestPartition *partition)
 }
 
 /*
+ * Asks for offsets by time, and where there is no answer, a client that knows
+ * nothing yet and fetches nothing: librdkafka 2.8 reads on in a topic that was
+ * made anew under it, but no longer finds leaders to ask, and an answer is lost
+ * where its connection breaks again and again because of a message that is too
+ * large.
+ */
+static bool
+ask_offsets_at(IngestWorker *worker, int n, const int32 *partitions, const int64 *times, int64 *offsets)
+{
+	MemoryContext caller;
+	MemoryContext context;
+	char		error[KAFKA_ERROR_SIZE];
+	bool		fine;
+
+	if (kafka_client_offsets_at(worker->client, n, partitions, times, QUESTION_TIMEOUT, offsets, error))
+		return true;
+	context = AllocSetContextCreate(CurrentMemoryContext, "imgpipe question to Kafka", ALLOCSET_SMALL_SIZES);
+	caller = MemoryContextSwitchTo(context);
+	fine = kafka_client_offsets_at(kafka_client_open_another(worker->client), n, partitions, times,
+								   QUESTION_TIMEOUT, offsets, worker->outage);
+	MemoryContextSwitchTo(caller);
+	MemoryContextDelete(context);
+	return fine;
+}
+
+/*
  * A topic that was deleted, made anew and filled beyond our positions between
  * two requests of the library's looks the same to it.  But what was written
  * does not change: before the anchor, the first message that was newer than one
@@ -125,7 +152,7 @@ partitions_compare(IngestWorker *worker)
 	}
 	if (n == 0)
 		return true;
-	if (!kafka_client_offsets_at(worker->client, n, partitions, times, QUESTION_TIMEOUT, offsets, worker->outage))
+	if (!ask_offsets_at(worker, n, partitions, times, offsets))
 		return false;
 	for (i = 0; i < n; i++)
 	{

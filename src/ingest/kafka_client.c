@@ -80,24 +80,14 @@ client_configuration(const KafkaSetting *settings, int n_settings, const char *g
 	return conf;
 }
 
-KafkaClient *
-kafka_client_open(const KafkaSetting *settings, int n_settings, const char *topic,
-				  const char *group, Size byte_budget)
+static KafkaClient *
+client_start(rd_kafka_conf_t *conf, const char *topic, const char *username, const char *password)
 {
 	KafkaClient *client = palloc0(sizeof(KafkaClient));
-	int			i;
 
-	client->username = client->password = "";
-	for (i = 0; i < n_settings; i++)
-	{
-		if (strcmp(settings[i].name, "sasl.username") == 0)
-			client->username = pstrdup(settings[i].value);
-		if (strcmp(settings[i].name, "sasl.password") == 0)
-			client->password = pstrdup(settings[i].value);
-	}
-
-	kafka_handle_open(&client->base, RD_KAFKA_CONSUMER,
-					  client_configuration(settings, n_settings, group, byte_budget));
+	client->username = pstrdup(username);
+	client->password = pstrdup(password);
+	kafka_handle_open(&client->base, RD_KAFKA_CONSUMER, conf);
 	client->callback.func = client_destroy;
 	client->callback.arg = client;
 	MemoryContextRegisterResetCallback(CurrentMemoryContext, &client->callback);
@@ -109,6 +99,31 @@ kafka_client_open(const KafkaSetting *settings, int n_settings, const char *topi
 				 errmsg("cannot consume topic \"%s\"", topic),
 				 errdetail("%s.", rd_kafka_err2str(rd_kafka_last_error()))));
 	return client;
+}
+
+KafkaClient *
+kafka_client_open(const KafkaSetting *settings, int n_settings, const char *topic,
+				  const char *group, Size byte_budget)
+{
+	const char *username = "";
+	const char *password = "";
+	int			i;
+
+	for (i = 0; i < n_settings; i++)
+	{
+		if (strcmp(settings[i].name, "sasl.username") == 0)
+			username = settings[i].value;
+		if (strcmp(settings[i].name, "sasl.password") == 0)
+			password = settings[i].value;
+	}
+	return client_start(client_configuration(settings, n_settings, group, byte_budget), topic, username, password);
+}
+
+KafkaClient *
+kafka_client_open_another(const KafkaClient *client)
+{
+	return client_start(rd_kafka_conf_dup(rd_kafka_conf(client->base.client)), rd_kafka_topic_name(client->topic),
+						client->username, client->password);
 }
 
 StaticAssertDecl(KAFKA_BEGINNING == RD_KAFKA_OFFSET_BEGINNING, "the library's own number");
@@ -414,27 +429,6 @@ kafka_client_watermarks(KafkaClient *client, int32 partition, int timeout, int64
 	return true;
 }
 
-/*
- * Asks a client that knows nothing yet and fetches nothing: librdkafka
- * 2.8 reads on in a topic that was made anew under it, but no longer finds
- * leaders to ask, and an answer is lost where its connection breaks again and
- * again because of a message that is too large.
- */
-static rd_kafka_resp_err_t
-ask_offsets_anew(KafkaClient *client, rd_kafka_topic_partition_list_t *list, int timeout)
-{
-	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "imgpipe question to Kafka", ALLOCSET_SMALL_SIZES);
-	MemoryContext before = MemoryContextSwitchTo(context);
-	KafkaHandle *handle = palloc0(sizeof(KafkaHandle));
-	rd_kafka_resp_err_t failure;
-
-	kafka_handle_open(handle, RD_KAFKA_CONSUMER, rd_kafka_conf_dup(rd_kafka_conf(client->base.client)));
-	failure = rd_kafka_offsets_for_times(handle->client, list, timeout);
-	MemoryContextSwitchTo(before);
-	MemoryContextDelete(context);
-	return failure;
-}
-
 bool
 kafka_client_offsets_at(KafkaClient *client, int n, const int32 *partitions, const int64 *times, int timeout,
 						int64 *offsets, char error[KAFKA_ERROR_SIZE])
@@ -447,8 +441,6 @@ kafka_client_offsets_at(KafkaClient *client, int n, const int32 *partitions, con
 	for (i = 0; i < n; i++)
 		rd_kafka_topic_partition_list_add(list, name, partitions[i])->offset = times[i];
 	failure = rd_kafka_offsets_for_times(client->base.client, list, timeout);
-	if (failure != RD_KAFKA_RESP_ERR_NO_ERROR)
-		failure = ask_offsets_anew(client, list, timeout);
 	for (i = 0; i < n; i++)
 	{
 		if (failure == RD_KAFKA_RESP_ERR_NO_ERROR)

@@ -82,6 +82,9 @@ extern KafkaClient *kafka_client_open(const KafkaSetting *settings, int n_settin
 									  const char *topic, const char *group,
 									  Size byte_budget);
 
+/* Another one with the same settings, which has heard of nothing yet and has nothing assigned. */
+extern KafkaClient *kafka_client_open_another(const KafkaClient *client);
+
 /* From now on these partitions and no others, from these offsets on. */
 extern void kafka_client_assign(KafkaClient *client, int n, const int32 *partitions,
 								const int64 *offsets);
@@ -120,8 +123,7 @@ extern bool kafka_client_watermarks(KafkaClient *client, int32 partition, int ti
 
 /*
  * Of each of n partitions the first offset whose message is not older than its
- * time (ms since 1970), or -1 where all are.  Blocks for up to twice the timeout:
- * a new client is asked where this one gets no answer.
+ * time (ms since 1970), or -1 where all are.
  */
 extern bool kafka_client_offsets_at(KafkaClient *client, int n, const int32 *partitions, const int64 *times,
 									int timeout, int64 *offsets, char error[KAFKA_ERROR_SIZE]);
