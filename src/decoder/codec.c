@@ -99,6 +99,26 @@ codec_allow_operation(const char *name)
 		vips_operation_block_set(g_type_name(type), FALSE);
 }
 
+/*
+ * Savers ask for strips, and each wakes three threads: of the 16 rows that
+ * libvips prefers, that takes longer than a small image is worth.  Its buffers
+ * have 128 rows for one thread anyway.
+ */
+static void
+prefer_high_strips(void)
+{
+	gchar	   *arguments[] = {"imgpipe-decoder", "--vips-fatstrip-height=64", NULL};
+	gchar	  **left = arguments;
+	int			n = G_N_ELEMENTS(arguments) - 1;
+	GOptionContext *context = g_option_context_new(NULL);
+	GOptionGroup *group = g_option_group_new("vips", "", "", NULL, NULL);
+
+	vips_add_option_entries(group);
+	g_option_context_set_main_group(context, group);
+	(void) g_option_context_parse(context, &n, &left, NULL);
+	g_option_context_free(context);
+}
+
 bool
 codec_start(char *message, size_t size)
 {
@@ -128,6 +148,7 @@ codec_start(char *message, size_t size)
 	vips_block_untrusted_set(TRUE);
 	codec_allow_loaders();
 	codec_allow_savers();
+	prefer_high_strips();
 	vips_concurrency_set(1);
 	vips_cache_set_max(0);
 	vips_cache_set_max_mem(0);
