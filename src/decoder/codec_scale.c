@@ -17,13 +17,18 @@
 #include <math.h>
 #include <string.h>
 
-#define STRIP_ROWS		16
-#define BLOCK			128		/* samples that the vertical pass sums at a time */
-#define RUN				32		/* samples that are converted at a time */
-#define TAP_BLOCK		8		/* weights come in multiples of this */
-#define LOBES			3		/* of the Lanczos window */
+#ifdef __SSE2__
+#include <emmintrin.h>
+#endif
 
-/* The inner loops once more for processors with wider vectors, which the loader chooses. */
+#define STRIP_ROWS		16
+#define BLOCK			64		/* samples that the vertical pass sums at a time, in registers */
+#define RUN				32		/* samples that are converted at a time */
+#define PAIR			8		/* samples of two pixels, whatever their bands */
+#define LOBES			3		/* of the Lanczos window */
+#define HALF			(1 << 19)	/* of what a sum across becomes a byte by */
+
+/* Loops once more for processors with wider vectors, which the loader chooses. */
 #if defined(__x86_64__) && defined(__gnu_linux__)
 #define WIDE_VECTORS	__attribute__((target_clones("avx2", "default")))
 #else
@@ -41,7 +46,6 @@ typedef struct Filter
 {
 	int			n_outputs;
 	int			n_taps;			/* of each output, some of them 0 */
-	int			n_padded;		/* the same in whole blocks, filled up with 0 */
 	Taps	   *taps;
 	int16_t    *weights;
 } Filter;
@@ -59,10 +63,11 @@ lanczos(double x, double s)
 
 /*
  * The filter from n_inputs to n_outputs, with weights that add up to one.
- * What would reach over an edge falls on the last input there.
+ * What would reach over an edge falls on the last input there.  Each output's
+ * taps begin, and are, a multiple of unit: the last may be behind the inputs.
  */
 static bool
-make_filter(Filter *filter, int n_inputs, int n_outputs, int one)
+make_filter(Filter *filter, int n_inputs, int n_outputs, int one, int unit)
 {
 	double		scale = (double) n_inputs / n_outputs;
 	int			reach = (int) ceil(LOBES * scale);
@@ -74,10 +79,9 @@ make_filter(Filter *filter, int n_inputs, int n_outputs, int one)
 	int			j;
 
 	filter->n_outputs = n_outputs;
-	filter->n_taps = MIN(2 * reach + 1, n_inputs);
-	filter->n_padded = (filter->n_taps + TAP_BLOCK - 1) / TAP_BLOCK * TAP_BLOCK;
+	filter->n_taps = (MIN(2 * reach + 1, n_inputs) + 2 * (unit - 1)) / unit * unit;
 	filter->taps = g_try_new(Taps, n_outputs);
-	filter->weights = g_try_new0(int16_t, (gsize) n_outputs * filter->n_padded);
+	filter->weights = g_try_new0(int16_t, (gsize) n_outputs * filter->n_taps);
 	exact = g_try_new(double, filter->n_taps);
 	if (filter->taps == NULL || filter->weights == NULL || exact == NULL)
 	{
@@ -96,8 +100,8 @@ make_filter(Filter *filter, int n_inputs, int n_outputs, int one)
 		int			rest = one;
 		int			largest = 0;
 
-		taps->first = CLAMP(middle - reach, 0, n_inputs - filter->n_taps);
-		taps->weights = filter->weights + (gsize) i * filter->n_padded;
+		taps->first = CLAMP(middle - reach, 0, MAX(n_inputs - (2 * reach + 1), 0)) / unit * unit;
+		taps->weights = filter->weights + (gsize) i * filter->n_taps;
 		memset(exact, 0, sizeof(double) * filter->n_taps);
 		for (j = middle - reach; j <= middle + reach; j++)
 		{
@@ -109,9 +113,10 @@ make_filter(Filter *filter, int n_inputs, int n_outputs, int one)
 			cosine = cosine * step_cosine - sine * step_sine;
 			sine = next_sine;
 		}
+		sum = one / sum;
 		for (j = 0; j < filter->n_taps; j++)
 		{
-			taps->weights[j] = (int16_t) CLAMP(rint(exact[j] / sum * one), INT16_MIN, INT16_MAX);
+			taps->weights[j] = (int16_t) lrint(CLAMP(exact[j] * sum, INT16_MIN, INT16_MAX));
 			rest -= taps->weights[j];
 			if (taps->weights[j] > taps->weights[largest])
 				largest = j;
@@ -163,8 +168,8 @@ widen_row(const uint8_t *restrict row, int width, int bands, bool alpha,
 }
 
 /*
- * Sums rows by their weights: from 9.7 bits by 1.15 bits to 10.6 bits.  The
- * loop that the time goes into; compilers turn it into vector instructions.
+ * Sums rows by their weights: from 9.7 bits by 1.15 bits to 10.6 bits.
+ * Compilers turn the inner loops into a few vector instructions each.
  */
 WIDE_VECTORS
 static void
@@ -184,6 +189,7 @@ filter_down(const int16_t *const *rows, const int16_t *weights, int n_taps,
 	{
 		int16_t		block[BLOCK];
 
+#pragma GCC unroll 8
 		for (i = 0; i < BLOCK; i++)
 			block[i] = rounding;
 		for (tap = 0; tap < n_taps; tap++)
@@ -191,6 +197,7 @@ filter_down(const int16_t *const *rows, const int16_t *weights, int n_taps,
 			const int16_t *row = rows[tap] + start;
 			const int	weight = weights[tap];
 
+#pragma GCC unroll 8
 			for (i = 0; i < BLOCK; i++)
 				block[i] = (int16_t) (block[i] + ((row[i] * weight) >> 16));
 		}
@@ -198,35 +205,70 @@ filter_down(const int16_t *const *rows, const int16_t *weights, int n_taps,
 	}
 }
 
-/* Interleaved bands to one run of samples for each. */
-WIDE_VECTORS
+/*
+ * Interleaved bands to pairs of pixels: of each band both samples, side by
+ * side, four bands long.  What is behind the last band is never looked at, and
+ * up to four samples behind the last pixel are read.
+ */
 static void
-separate_bands(const int16_t *restrict sums, int width, int bands, int16_t *restrict planes)
+pair_pixels(const int16_t *sums, int width, int bands, int16_t *pairs)
 {
-	int			start = 0;
-	int			band;
 	int			x;
 
-	/* Most photographs. */
-	if (bands == 3)
+	for (x = 0; x < width; x += 2, sums += 2 * bands, pairs += PAIR)
 	{
-		for (; start + RUN <= width; start += RUN)
-		{
-			const int16_t *run = sums + start * 3;
+#ifdef __SSE2__
+		_mm_storeu_si128((__m128i *) pairs,
+						 _mm_unpacklo_epi16(_mm_loadl_epi64((const __m128i *) sums),
+											_mm_loadl_epi64((const __m128i *) (sums + bands))));
+#else
+		int			band;
 
-			for (x = 0; x < RUN; x++)
-				planes[start + x] = run[x * 3];
-			for (x = 0; x < RUN; x++)
-				planes[width + start + x] = run[x * 3 + 1];
-			for (x = 0; x < RUN; x++)
-				planes[2 * width + start + x] = run[x * 3 + 2];
+		for (band = 0; band < PAIR / 2; band++)
+		{
+			pairs[2 * band] = sums[band];
+			pairs[2 * band + 1] = sums[bands + band];
 		}
+#endif
 	}
-	for (band = 0; band < bands; band++)
+}
+
+/* Of one pixel, 10.6 bits by 2.14 bits; four bands, whatever is behind the last. */
+#ifdef __SSE2__
+typedef __m128i PixelSums;
+#else
+typedef struct PixelSums
+{
+	int			band[PAIR / 2];
+} PixelSums;
+#endif
+
+static inline PixelSums
+sum_pixel(const int16_t *pairs, const int16_t *weights, int n_taps)
+{
+	int			tap;
+
+#ifdef __SSE2__
+	PixelSums	sums = _mm_setzero_si128();
+
+	for (tap = 0; tap < n_taps; tap += 2, pairs += PAIR)
 	{
-		for (x = start; x < width; x++)
-			planes[(size_t) band * width + x] = sums[x * bands + band];
+		int			both;
+
+		memcpy(&both, weights + tap, sizeof(both));
+		sums = _mm_add_epi32(sums, _mm_madd_epi16(_mm_loadu_si128((const __m128i *) pairs), _mm_set1_epi32(both)));
 	}
+#else
+	PixelSums	sums = {{0}};
+	int			band;
+
+	for (tap = 0; tap < n_taps; tap += 2, pairs += PAIR)
+	{
+		for (band = 0; band < PAIR / 2; band++)
+			sums.band[band] += pairs[2 * band] * weights[tap] + pairs[2 * band + 1] * weights[tap + 1];
+	}
+#endif
+	return sums;
 }
 
 static uint8_t
@@ -235,46 +277,52 @@ to_byte(int value)
 	return (uint8_t) CLAMP(value, 0, 255);
 }
 
-WIDE_VECTORS
-static void
-filter_across(const Filter *filter, const int16_t *planes, int width, int bands,
-			  bool alpha, uint8_t *restrict row)
+/* Four bytes, whatever the bands: the next pixel writes over those that are none of this one's. */
+static inline void
+write_opaque(PixelSums sums, uint8_t *pixel)
 {
-	const int	half = 1 << 19;
-	const int	n_taps = filter->n_padded & -TAP_BLOCK; /* lets the compiler see it */
-	int			x;
+#ifdef __SSE2__
+	__m128i		rounded = _mm_srai_epi32(_mm_add_epi32(sums, _mm_set1_epi32(HALF)), 20);
+	int			bytes = _mm_cvtsi128_si32(_mm_packus_epi16(_mm_packs_epi32(rounded, rounded), rounded));
+
+	memcpy(pixel, &bytes, sizeof(bytes));
+#else
 	int			band;
-	int			tap;
+
+	for (band = 0; band < PAIR / 2; band++)
+		pixel[band] = to_byte((sums.band[band] + HALF) >> 20);
+#endif
+}
+
+static inline void
+write_with_alpha(PixelSums sums, int bands, uint8_t *pixel)
+{
+	int			values[PAIR / 2];
+	int			opacity;
+	int			band;
+
+	memcpy(values, &sums, sizeof(values));
+	opacity = values[bands - 1];
+	for (band = 0; band < bands - 1; band++)
+		pixel[band] = opacity < HALF ? 0 : to_byte((int) rint(255.0 * values[band] / opacity));
+	pixel[bands - 1] = to_byte((opacity + HALF) >> 20);
+}
+
+/* Writes a row of the output and up to three bytes behind it. */
+static void
+filter_across(const Filter *filter, const int16_t *pairs, int bands, bool alpha, uint8_t *row)
+{
+	int			x;
 
 	for (x = 0; x < filter->n_outputs; x++, row += bands)
 	{
 		const Taps *taps = &filter->taps[x];
-		int			sums[4] = {0};
-
-		for (band = 0; band < bands; band++)
-		{
-			const int16_t *plane = planes + (size_t) band * width + taps->first;
-			int			sum = 0;
-
-			for (tap = 0; tap < n_taps; tap++)
-				sum += plane[tap] * taps->weights[tap];
-			sums[band] = sum;
-		}
+		PixelSums	sums = sum_pixel(pairs + (size_t) taps->first / 2 * PAIR, taps->weights, filter->n_taps);
 
 		if (alpha)
-		{
-			int			opacity = sums[bands - 1];
-
-			for (band = 0; band < bands - 1; band++)
-				row[band] = opacity < half ? 0 :
-					to_byte((int) rint(255.0 * sums[band] / opacity));
-			row[bands - 1] = to_byte((opacity + half) >> 20);
-		}
+			write_with_alpha(sums, bands, row);
 		else
-		{
-			for (band = 0; band < bands; band++)
-				row[band] = to_byte((sums[band] + half) >> 20);
-		}
+			write_opaque(sums, row);
 	}
 }
 
@@ -292,7 +340,7 @@ typedef struct Scaling
 	int16_t    *ring;
 	const int16_t **rows;		/* those of one output, from the top */
 	int16_t    *sums;
-	int16_t    *planes;
+	int16_t    *pairs;
 
 	GMutex		lock;			/* for all that follows */
 	int			n_read;			/* rows of the input */
@@ -312,7 +360,7 @@ free_scaling(VipsImage *output, Scaling *scaling)
 	g_free(scaling->ring);
 	g_free(scaling->rows);
 	g_free(scaling->sums);
-	g_free(scaling->planes);
+	g_free(scaling->pairs);
 	g_free(scaling->lines);
 	g_mutex_clear(&scaling->lock);
 	g_free(scaling);
@@ -326,18 +374,18 @@ prepare(Scaling *scaling, int width, int height)
 
 	/* Whole blocks, so that the inner loop has no end to look after. */
 	scaling->stride = ((size_t) input_width * bands + BLOCK - 1) / BLOCK * BLOCK;
-	if (!make_filter(&scaling->across, input_width, width, 1 << 14) ||
-		!make_filter(&scaling->down, vips_image_get_height(scaling->input), height, 1 << 15))
+	if (!make_filter(&scaling->across, input_width, width, 1 << 14, 2) ||
+		!make_filter(&scaling->down, vips_image_get_height(scaling->input), height, 1 << 15, 1))
 		return false;
 	scaling->n_ring = scaling->down.n_taps + STRIP_ROWS;
 	scaling->ring = g_try_new0(int16_t, scaling->stride * scaling->n_ring);
 	scaling->rows = g_try_new(const int16_t *, scaling->down.n_taps);
-	scaling->sums = g_try_new(int16_t, scaling->stride);
-	scaling->planes = g_try_new0(int16_t, scaling->stride + TAP_BLOCK);
+	scaling->sums = g_try_new0(int16_t, scaling->stride + PAIR);
+	scaling->pairs = g_try_new0(int16_t, ((size_t) input_width + scaling->across.n_taps + 2) / 2 * PAIR);
 	scaling->line_size = (size_t) width * bands;
-	scaling->lines = g_try_malloc(scaling->line_size * height);
+	scaling->lines = g_try_malloc(scaling->line_size * height + PAIR / 2);
 	return scaling->ring != NULL && scaling->rows != NULL && scaling->sums != NULL &&
-		scaling->planes != NULL && scaling->lines != NULL;
+		scaling->pairs != NULL && scaling->lines != NULL;
 }
 
 /* Reads strips of the input until its rows before end are there. */
@@ -383,8 +431,8 @@ make_rows(Scaling *scaling, VipsRegion *region, int end)
 				((taps->first + tap) % scaling->n_ring) * scaling->stride;
 		filter_down(scaling->rows, taps->weights, down->n_taps, alpha,
 					scaling->sums, (int) scaling->stride);
-		separate_bands(scaling->sums, width, bands, scaling->planes);
-		filter_across(&scaling->across, scaling->planes, width, bands, alpha,
+		pair_pixels(scaling->sums, width, bands, scaling->pairs);
+		filter_across(&scaling->across, scaling->pairs, bands, alpha,
 					  scaling->lines + scaling->n_made * scaling->line_size);
 	}
 	return true;
