@@ -2,8 +2,8 @@
  * processor_worker.c
  *		The background worker that works on the tasks of one owner's processors.
  *
- * It claims the tasks of a few images, works on one image after the other, and
- * looks for more.  Built-in processors: the image is read, all outputs of all
+ * It claims the tasks of a few images, as many as it has lately done in a tenth
+ * of a second, works on one image after the other, and looks for more.  Built-in processors: the image is read, all outputs of all
  * of them are made by the decoder from one decode with no transaction open,
  * and a transaction of the queue's writes them.  A processor that is a
  * function is called in a transaction of its own, as the owner, which is also
@@ -43,7 +43,8 @@
 #include "workers/shared_state.h"
 #include "workers/worker.h"
 
-#define IMAGES_PER_CLAIM	4
+#define MOST_IMAGES_PER_CLAIM	16
+#define CLAIM_MS			100		/* what one claim is meant to take */
 #define IDLE_POLL_MS		1000	/* the controller wakes us; this is for retries */
 #define IDLE_END_MS			5000
 #define CANCELLED_DELAY		5	/* s until a cancelled task is tried again */
@@ -67,6 +68,7 @@ static MemoryContext batch_context;
 static MemoryContext image_context;
 static List *batch = NIL;		/* all that is claimed */
 static List *current = NIL;		/* those being worked on */
+static int	images_per_claim = 1;
 static TimestampTz leased_at;
 
 static TimeoutId function_timeout;
@@ -568,6 +570,22 @@ process_image(List *tasks)
 	}
 }
 
+/*
+ * A claim should cost little beside its images, but those that wait for a slow
+ * one would be done sooner by another worker, and one that ends the worker
+ * takes an attempt from them.
+ */
+static void
+adjust_images_per_claim(TimestampTz claimed_at, int n_tasks)
+{
+	TimestampTz now = GetCurrentTimestamp();
+
+	if (TimestampDifferenceExceeds(claimed_at, now, 2 * CLAIM_MS))
+		images_per_claim = Max(images_per_claim / 2, 1);
+	else if (n_tasks >= images_per_claim && !TimestampDifferenceExceeds(claimed_at, now, CLAIM_MS / 2))
+		images_per_claim = Min(images_per_claim * 2, MOST_IMAGES_PER_CLAIM);
+}
+
 /* Image by image; what is left when we are to stop is given back at exit. */
 static void
 process_batch(void)
@@ -616,6 +634,7 @@ imgpipe_processor_main(Datum argument)
 	const WorkerArguments *arguments = worker_start();
 	TimestampTz idle_since = 0;
 	bool		may_end;
+	int			n_tasks;
 
 	pqsignal(SIGINT, on_cancel);
 	pqsignal(SIGTERM, on_terminate);
@@ -631,13 +650,15 @@ imgpipe_processor_main(Datum argument)
 		MemoryContextReset(image_context);
 		MemoryContextReset(batch_context);
 		MemoryContextSwitchTo(batch_context);
-		batch = queue_claim(arguments->role, IMAGES_PER_CLAIM, lease());
+		batch = queue_claim(arguments->role, images_per_claim, lease());
 		leased_at = now;
 		if (batch != NIL)
 		{
 			idle_since = 0;
 			slot_set_state(WORKER_RUNNING);
+			n_tasks = list_length(batch);
 			process_batch();
+			adjust_images_per_claim(now, n_tasks);
 			worker_sleep(0, wait_event_idle());
 			continue;
 		}
