@@ -65,6 +65,17 @@ leave_launcher(int code, Datum argument)
 	SpinLockRelease(&shared_state->mutex);
 }
 
+/* What DROP DATABASE is at, or has failed at, says so before it commits. */
+static bool
+database_is_served(Form_pg_database database)
+{
+#ifdef DATCONNLIMIT_INVALID_DB
+	if (database->datconnlimit == DATCONNLIMIT_INVALID_DB)
+		return false;
+#endif
+	return database->datallowconn && !database->datistemplate;
+}
+
 /* Gives every database that can be connected to a slot, and takes lost ones back. */
 static void
 scan_databases(void)
@@ -85,7 +96,7 @@ scan_databases(void)
 		Form_pg_database database = (Form_pg_database) GETSTRUCT(tuple);
 		ControllerSlot *slot;
 
-		if (!database->datallowconn || database->datistemplate)
+		if (!database_is_served(database))
 			continue;
 		slot = controller_slot(database->oid, true);
 		if (slot != NULL)
@@ -171,8 +182,7 @@ start_wanted_controllers(void)
 void
 imgpipe_launcher_main(Datum argument)
 {
-	TimestampTz last_scan = 0;
-	bool		complete = true;
+	bool		complete;
 
 	pqsignal(SIGTERM, die);
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
@@ -186,12 +196,8 @@ imgpipe_launcher_main(Datum argument)
 
 	for (;;)
 	{
-		/* What cannot be started may be a database that was dropped. */
-		if (!complete || TimestampDifferenceExceeds(last_scan, GetCurrentTimestamp(), SCAN_INTERVAL - 1))
-		{
-			scan_databases();
-			last_scan = GetCurrentTimestamp();
-		}
+		/* What is to be started may be in a database that was dropped. */
+		scan_databases();
 		complete = start_wanted_controllers();
 		worker_sleep(complete ? SCAN_INTERVAL : RETRY_INTERVAL, wait_event_idle());
 	}

@@ -141,6 +141,7 @@ for my $database ('postgres', 'copy1')
 	ok(poll_until($node, 'SELECT state, workers, lag_messages FROM imgpipe.source_status', 'idle|2|0', undef, $database), "$database: and is idle");
 }
 unlike(slurp_file($node->logfile), qr/terminated by signal|server process .* was terminated|PANIC/, 'nothing crashed');
+unlike(slurp_file($node->logfile), qr/FATAL: .*database/, 'nor did anything look for a database that is gone');
 
 $node->stop;
 done_testing();
