@@ -6,7 +6,8 @@
  * their pages, codec_operations.c leads them through a pipeline (the
  * operations by kind in codec_geometry.c, codec_filter.c, codec_color.c,
  * codec_compose.c and codec_text.c, what libvips does not do well in
- * codec_scale.c and codec_clahe.c), codec_keep.c and codec_save.c encode them.
+ * codec_scale.c, codec_median.c and codec_clahe.c), codec_keep.c and
+ * codec_save.c encode them.
  */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE				/* dladdr() */

@@ -65,8 +65,9 @@ codec_median(Canvas *canvas, const PipelineStep *step)
 		codec_begin_mixing(canvas, &mixed) &&
 		codec_replace(canvas, &whole, vips_cast(canvas->image, &whole, format, NULL),
 					  "could not filter") &&
-		codec_replace(canvas, &median, vips_median(canvas->image, &median, size, NULL),
-					  "could not filter") &&
+		codec_replace(canvas, &median,
+					  format == VIPS_FORMAT_UCHAR ? codec_median_of_bytes(canvas->image, &median, size) :
+					  vips_median(canvas->image, &median, size, NULL), "could not filter") &&
 		codec_end_mixing(canvas, mixed);
 }
 

@@ -175,6 +175,9 @@ extern bool codec_join(Canvas *canvas, const PipelineStep *step);
 extern void codec_load_fonts(void);
 extern bool codec_text(Canvas *canvas, const PipelineStep *step);
 
+/* codec_median.c */
+extern int	codec_median_of_bytes(VipsImage *input, VipsImage **output, int size);
+
 /* codec_scale.c */
 extern bool codec_can_scale(VipsImage *image, int width, int height);
 extern int	codec_scale(VipsImage *input, VipsImage **output, int width, int height);

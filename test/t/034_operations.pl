@@ -6,6 +6,7 @@ use strict;
 use warnings;
 
 use ImgpipeTest;
+use List::Util qw(max min);
 use Pixels;
 use Test::More;
 
@@ -94,6 +95,22 @@ sub is_exactly
 }
 
 sub original { return pixel($scene, @_) }
+
+# The median is exact, also of windows that reach over an edge: what is outside is as the edge is.
+sub noise { my ($x, $y) = @_; return map { ($x * 7919 + $y * 104729 + $_ * 1299709) * 31 % 257 % 256 } 1 .. 3 }
+
+sub noise_median
+{
+	my ($radius, $x, $y) = @_;
+	my @window = map { my $j = $_; map { [ noise(min(max($x + $_, 0), 39), min(max($y + $j, 0), 29)) ] } -$radius .. $radius } -$radius .. $radius;
+	return map { my $band = $_; (sort { $a <=> $b } map { $_->[$band] } @window)[ @window / 2 ] } 0 .. 2;
+}
+insert('noise', make_picture(40, 30, \&noise));
+for my $radius (1, 2, 6)
+{
+	is_exactly("median with radius $radius", run_pipeline('noise', "median(radius=$radius)"), sub { noise_median($radius, @_) });
+}
+is_exactly('median of a part', run_pipeline('noise', 'median(radius=3) | crop(left=17, top=9, width=11, height=8)'), sub { noise_median(3, $_[0] + 17, $_[1] + 9) });
 
 is_exactly('a picture as it is', run_pipeline('scene', 'keep'), \&original);
 is_exactly('crop', run_pipeline('scene', 'crop(left=10, top=20, width=30, height=40)'), sub { original($_[0] + 10, $_[1] + 20) });
