@@ -177,9 +177,13 @@ take_event(TopicReader *reader)
 		case KAFKA_PARTITION_ERROR:
 		case KAFKA_TOPIC_GONE:
 		case KAFKA_BROKER_ERROR:
-		case KAFKA_UNREACHABLE:
 			/* It goes on trying, and if it does in vain, these are the words. */
 			strlcpy(reader->problem, event.error, sizeof(reader->problem));
+			return true;
+		case KAFKA_UNREACHABLE:
+			/* Says less than what each broker has had to say. */
+			if (reader->problem[0] == '\0')
+				strlcpy(reader->problem, event.error, sizeof(reader->problem));
 			return true;
 		default:
 			return true;
