@@ -56,6 +56,9 @@ sub all_once
 	is($server->safe_psql('postgres', 'SELECT sum(next_offset) FROM imgpipe.ingest_positions'), $images + $bad, "$name: the positions say the same");
 }
 
+# Not by dropping the trigger: that locks partitions before their table, and an insert the other way round.
+my $no_longer_slowly = "CREATE OR REPLACE FUNCTION public.slowly() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END'";
+
 # A base backup in mid-load, for a standby and for two copies.
 mid_load($node, 100);
 $node->backup('base');
@@ -78,7 +81,7 @@ $node->stop('immediate');
 $standby->promote;
 mid_load($standby, $taken_over + 50);
 note "promoted with $taken_over of 1200 images, $lost committed ones were lost";
-$standby->safe_psql('postgres', 'DROP TRIGGER slowly ON imgpipe.images');
+$standby->safe_psql('postgres', $no_longer_slowly);
 produce(1200, 1599);
 all_once($standby, 1600, 80);
 produce(1600, 1999);
@@ -108,7 +111,7 @@ for my $how ('as it is', 'by archive recovery')
 	$clone->safe_psql('postgres', "SELECT imgpipe.adopt_source('photos'); SELECT imgpipe.start_source('photos')");
 	ok(poll_until($clone, "SELECT count(*) > $images FROM imgpipe.images", 't'), "$how: adopted, it ingests");
 	$clone->restart;
-	$clone->safe_psql('postgres', 'DROP TRIGGER slowly ON imgpipe.images');
+	$clone->safe_psql('postgres', $no_longer_slowly);
 	all_once($clone, 2000, 100);
 	$clone->stop;
 }
