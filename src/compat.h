@@ -70,6 +70,13 @@ bytea_input_safe(char *text, struct Node *escontext, Datum *value)
 #define database_is_owned(database) pg_database_ownercheck(database, GetUserId())
 #endif
 
+/* PostgreSQL 15.4 marks a database that DROP DATABASE is at, or has failed at. */
+#ifdef DATCONNLIMIT_INVALID_DB
+#define database_is_being_dropped(database) ((database)->datconnlimit == DATCONNLIMIT_INVALID_DB)
+#else
+#define database_is_being_dropped(database) false
+#endif
+
 /* PostgreSQL 18 says in front of a function that it does not return. */
 #if PG_VERSION_NUM < 180000
 #define pg_noreturn pg_attribute_noreturn()

@@ -65,17 +65,6 @@ leave_launcher(int code, Datum argument)
 	SpinLockRelease(&shared_state->mutex);
 }
 
-/* What DROP DATABASE is at, or has failed at, says so before it commits. */
-static bool
-database_is_served(Form_pg_database database)
-{
-#ifdef DATCONNLIMIT_INVALID_DB
-	if (database->datconnlimit == DATCONNLIMIT_INVALID_DB)
-		return false;
-#endif
-	return database->datallowconn && !database->datistemplate;
-}
-
 /* Gives every database that can be connected to a slot, and takes lost ones back. */
 static void
 scan_databases(void)
@@ -96,7 +85,8 @@ scan_databases(void)
 		Form_pg_database database = (Form_pg_database) GETSTRUCT(tuple);
 		ControllerSlot *slot;
 
-		if (!database_is_served(database))
+		/* DROP DATABASE says so before it commits. */
+		if (!database->datallowconn || database->datistemplate || database_is_being_dropped(database))
 			continue;
 		slot = controller_slot(database->oid, true);
 		if (slot != NULL)
