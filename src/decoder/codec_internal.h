@@ -119,6 +119,8 @@ extern bool codec_run_steps(Canvas *canvas);
 extern bool codec_settle(Canvas *canvas);
 extern bool codec_replace(Canvas *canvas, VipsImage **image, int failed,
 						  const char *what);
+extern int	codec_generate(VipsImage *output, VipsImage *input, int width, int height,
+						   VipsGenerateFn generate, void *data);
 extern bool codec_need_random_access(Canvas *canvas);
 extern bool codec_compute(Canvas *canvas);
 extern bool codec_is_gray(uint32_t color);

@@ -88,24 +88,17 @@ generate(VipsRegion *area, void *sequence, void *input, void *data, gboolean *st
 int
 codec_median_of_bytes(VipsImage *input, VipsImage **output, int size)
 {
+	const int	width = vips_image_get_width(input);
+	const int	height = vips_image_get_height(input);
 	VipsImage  *wider;
-	VipsImage  *filtered = vips_image_new();
+	VipsImage  *filtered;
 
-	if (vips_embed(input, &wider, size / 2, size / 2, vips_image_get_width(input) + size - 1,
-				   vips_image_get_height(input) + size - 1, "extend", VIPS_EXTEND_COPY, NULL) != 0)
-	{
-		g_object_unref(filtered);
+	if (vips_embed(input, &wider, size / 2, size / 2, width + size - 1, height + size - 1,
+				   "extend", VIPS_EXTEND_COPY, NULL) != 0)
 		return -1;
-	}
+	filtered = vips_image_new();
 	vips_object_local(filtered, wider);
-	if (vips_image_pipelinev(filtered, VIPS_DEMAND_STYLE_FATSTRIP, wider, NULL) != 0)
-	{
-		g_object_unref(filtered);
-		return -1;
-	}
-	filtered->Xsize = vips_image_get_width(input);
-	filtered->Ysize = vips_image_get_height(input);
-	if (vips_image_generate(filtered, vips_start_one, generate, vips_stop_one, wider, GINT_TO_POINTER(size)) != 0)
+	if (codec_generate(filtered, wider, width, height, generate, GINT_TO_POINTER(size)) != 0)
 	{
 		g_object_unref(filtered);
 		return -1;

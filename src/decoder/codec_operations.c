@@ -117,6 +117,20 @@ codec_replace(Canvas *canvas, VipsImage **image, int failed, const char *what)
 	return true;
 }
 
+/*
+ * Has output, a new image with all that is known of the input, made by generate,
+ * whose sequence is a region of the input.  As libvips, 0 or -1.
+ */
+int
+codec_generate(VipsImage *output, VipsImage *input, int width, int height, VipsGenerateFn generate, void *data)
+{
+	if (vips_image_pipelinev(output, VIPS_DEMAND_STYLE_FATSTRIP, input, NULL) != 0)
+		return -1;
+	output->Xsize = width;
+	output->Ysize = height;
+	return vips_image_generate(output, vips_start_one, generate, vips_stop_one, input, data);
+}
+
 /* Computes all that was described so far into memory. */
 bool
 codec_compute(Canvas *canvas)

@@ -97,6 +97,7 @@ make_filter(Filter *filter, int n_inputs, int n_outputs, int one, int unit)
 		double		sine = sin((middle - reach - center) * step);
 		double		cosine = cos((middle - reach - center) * step);
 		double		sum = 0;
+		double		share;		/* of one, for each unit of an exact weight */
 		int			rest = one;
 		int			largest = 0;
 
@@ -113,10 +114,10 @@ make_filter(Filter *filter, int n_inputs, int n_outputs, int one, int unit)
 			cosine = cosine * step_cosine - sine * step_sine;
 			sine = next_sine;
 		}
-		sum = one / sum;
+		share = one / sum;
 		for (j = 0; j < filter->n_taps; j++)
 		{
-			taps->weights[j] = (int16_t) lrint(CLAMP(exact[j] * sum, INT16_MIN, INT16_MAX));
+			taps->weights[j] = (int16_t) lrint(CLAMP(exact[j] * share, INT16_MIN, INT16_MAX));
 			rest -= taps->weights[j];
 			if (taps->weights[j] > taps->weights[largest])
 				largest = j;
@@ -487,19 +488,12 @@ codec_scale(VipsImage *input, VipsImage **output, int width, int height)
 		g_object_unref(scaled);
 		return -1;
 	}
-	if (vips_image_pipelinev(scaled, VIPS_DEMAND_STYLE_FATSTRIP, input, NULL) != 0)
+	if (codec_generate(scaled, input, width, height, generate, scaling) != 0)
 	{
 		g_object_unref(scaled);
 		return -1;
 	}
-	scaled->Xsize = width;
-	scaled->Ysize = height;
 	vips_image_remove(scaled, VIPS_META_SEQUENTIAL);
-	if (vips_image_generate(scaled, vips_start_one, generate, vips_stop_one, input, scaling) != 0)
-	{
-		g_object_unref(scaled);
-		return -1;
-	}
 	*output = scaled;
 	return 0;
 }
