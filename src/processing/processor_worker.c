@@ -3,11 +3,12 @@
  *		The background worker that works on the tasks of one owner's processors.
  *
  * It claims the tasks of a few images, as many as it has lately done in a tenth
- * of a second, works on one image after the other, and looks for more.  Built-in processors: the image is read, all outputs of all
- * of them are made by the decoder from one decode with no transaction open,
- * and a transaction of the queue's writes them.  A processor that is a
- * function is called in a transaction of its own, as the owner, which is also
- * the session user, so that nothing the function does to roles gains it more.
+ * of a second, works on one image after the other, and looks for more.
+ * Built-in processors: the image is read, all outputs of all of them are made
+ * by the decoder from one decode with no transaction open, and a transaction of
+ * the queue's writes them.  A processor that is a function is called in a
+ * transaction of its own, as the owner, which is also the session user, so that
+ * nothing the function does to roles gains it more.
  *
  * How an attempt may end:
  *		finished		the task is deleted where its outputs are written
@@ -588,7 +589,7 @@ adjust_images_per_claim(TimestampTz claimed_at, int n_tasks)
 
 /* Image by image; what is left when we are to stop is given back at exit. */
 static void
-process_batch(void)
+process_batch(TimestampTz claimed_at)
 {
 	int			first;
 	int			end;
@@ -614,6 +615,7 @@ process_batch(void)
 		}
 		process_image(tasks);
 	}
+	adjust_images_per_claim(claimed_at, list_length(batch));
 	batch = NIL;
 }
 
@@ -634,7 +636,6 @@ imgpipe_processor_main(Datum argument)
 	const WorkerArguments *arguments = worker_start();
 	TimestampTz idle_since = 0;
 	bool		may_end;
-	int			n_tasks;
 
 	pqsignal(SIGINT, on_cancel);
 	pqsignal(SIGTERM, on_terminate);
@@ -656,9 +657,7 @@ imgpipe_processor_main(Datum argument)
 		{
 			idle_since = 0;
 			slot_set_state(WORKER_RUNNING);
-			n_tasks = list_length(batch);
-			process_batch();
-			adjust_images_per_claim(now, n_tasks);
+			process_batch(now);
 			worker_sleep(0, wait_event_idle());
 			continue;
 		}
